@@ -1,0 +1,65 @@
+# Every target installs what it needs into .venv first; a second call finds it done. `make demo` from nothing is the start.
+PYTHON ?= python3
+BACKEND ?= local
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+RUN := .venv/bin/python
+INSTALL := $(PYTHON) install.py
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format examples bench rules docs wheel-test clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "Variables: PYTHON=python3.12 BACKEND=local|process|redis PYTEST_ARGS='-k name' BENCH_ARGS='chain --json'"
+
+venv:  ## .venv with everything the other targets need
+	@$(INSTALL) all
+
+demo:  ## a census of this Python's standard library, counted by a dataflow (BACKEND=local|process|redis)
+	@$(INSTALL) demo --backend $(BACKEND)
+	@$(RUN) -m sage_actor demo --backend $(BACKEND)
+
+test:  ## the test suite and the doctests
+	@$(INSTALL) test
+	@$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+check:  ## what CI runs beside the tests: format, lint, both type checkers, layers, rules
+	@$(INSTALL) check
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(RUN) -m pyright --warnings
+	@$(RUN) tests/rules.py --quiet
+	@$(RUN) -m pytest -q tests/test_architecture.py tests/typing $(PYTEST_ARGS)
+
+format:  ## let ruff rewrite what it can
+	@$(INSTALL) check
+	$(RUN) -m ruff check --fix-only .
+	$(RUN) -m ruff format .
+
+examples:  ## run every program under examples/
+	@$(INSTALL) test
+	@$(RUN) tests/run_examples.py
+
+bench:  ## the performance table: floor, peer and ours from one run
+	@$(INSTALL) bench
+	@$(RUN) -m benchmarks $(if $(BENCH_ARGS),$(BENCH_ARGS),all)
+
+rules:  ## the rules of the semantics and the tests that hold us to them
+	@$(INSTALL) test
+	@$(RUN) tests/rules.py
+
+docs:  ## run every program and check every reference in README.md, docs/ and the docstrings
+	@$(INSTALL) test
+	@$(RUN) -m pytest -q tests/test_docs.py sage_actor $(PYTEST_ARGS)
+
+wheel-test:  ## sdist, wheel from the sdist, a bare environment, another folder
+	@$(INSTALL) test
+	@$(RUN) -m pytest -m slow tests/test_packaging.py $(PYTEST_ARGS)
+
+clean:  ## remove everything that is built, .venv included
+	rm -rf .venv build dist *.egg-info sage_actor/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f sage_actor/_core/*.so sage_actor/_core/*.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

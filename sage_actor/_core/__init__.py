@@ -1,0 +1,1 @@
+"""Data structures in Cython: the only native code. Imports nothing of the package but `errors`."""

@@ -1,0 +1,27 @@
+"""A key hash that is equal for equal keys in every process, and the key groups built on it (rules F14, F14a)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sage_actor._core.batch import Batch
+
+def stable_hash(key: Any) -> int:
+    """64-bit unsigned hash. Equal keys (1 == 1.0 == True == Decimal(1), tuples of such) hash equally, in every process and for
+    every PYTHONHASHSEED. Allowed: str, bytes, bool, int, finite float, Decimal, UUID, date, datetime, Enum, tuples, frozen
+    dataclasses and frozen msgspec structs of these, types with __stable_key__(). Raises UnstableKey for all others and None."""
+
+def key_group(key: Any, groups: int) -> int:
+    """stable_hash(key) mod groups (1 <= groups <= 32768)."""
+
+def operator_of_group(group: int, groups: int, parallelism: int) -> int:
+    """group * parallelism // groups."""
+
+def group_range(index: int, groups: int, parallelism: int) -> tuple[int, int]:
+    """First and last group (inclusive) owned by operator `index` (F14)."""
+
+def default_groups(parallelism: int) -> int:
+    """clamp(round_up_to_power_of_two(1.5 * parallelism), 128, 32768) (F15)."""
+
+def split_by_key(batch: Batch, groups: int, parallelism: int) -> list[Batch | None]:
+    """Split by batch.keys into one batch per operator instance (None if empty), order kept, all columns carried.
+    The result's position is -1 unless everything went to one instance. A bounded cache of recent keys may spare hashing."""

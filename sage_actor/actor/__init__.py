@@ -1,0 +1,1 @@
+"""Supervision rules and the Backend protocol: what hosts actors and tasks. Knows nothing of streams."""

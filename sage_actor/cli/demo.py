@@ -1,0 +1,123 @@
+"""``sage demo``: a census of the standard library, on the backend of your choice, checked against a plain loop."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+
+from sage_actor.cli.census import SourceFile, Totals, count_plainly, describe_census, library_files
+from sage_actor.cli.progress import Progress
+from sage_actor.cli.tables import print_table
+from sage_actor.config.environment import environment
+from sage_actor.jobs.watch import JobWatch
+from sage_actor.ports import system_clock
+from sage_actor.stream.environment import defaults
+from sage_actor.stream.job import Job
+from sage_actor.stream.local_environment import LocalEnvironment
+
+__all__ = ["demo"]
+
+TASKS = 2
+LEAST_SHARE = 0.2
+TOP = 10
+
+
+def demo(backend: Annotated[str, typer.Option("--backend", "-b", help="local, process, redis, or redis://...")] = "local") -> None:
+    """Count every identifier in Python's own standard library with a dataflow, and check it against collections.Counter."""
+    with _address(backend) as address:
+        raise typer.Exit(_take_census(address))
+
+
+@contextmanager
+def _address(backend: str) -> Generator[str, None, None]:
+    if backend != "redis":
+        yield backend
+        return
+    url = environment("SAGE_REDIS_URL")
+    if url is not None:
+        yield url
+        return
+    from sage_actor.testing import redis_server
+
+    print("no SAGE_REDIS_URL: starting a private Redis server", file=sys.stderr)
+    with redis_server() as private:
+        yield private
+
+
+def _take_census(backend: str) -> int:
+    files = library_files()
+    print(f"{len(files):,} files of the standard library, backend {backend}, {TASKS} tasks per operator", file=sys.stderr)
+    watch = JobWatch()
+    defaults.observers.append(watch.add)
+    env = LocalEnvironment("census", backend=backend, parallelism=TASKS)
+    census = describe_census(env, files)
+    began = system_clock.monotonic()
+    with Progress(watch):
+        job = env.submit()
+        env.wait_for_completion(job)
+    seconds = system_clock.monotonic() - began
+    packages, counts = census.packages(), census.counts()
+    _show(packages, counts)
+    words = counts.total()
+    print(f"{words:,} identifiers counted in {seconds:.1f} s ({words / seconds:,.0f}/s)")
+    fair = backend == "local" or _show_workers(job)
+    equal = _check(files, packages, counts)
+    return 0 if fair and equal else 1
+
+
+def _show(packages: Mapping[str, Totals], counts: Mapping[tuple[str, str], int]) -> None:
+    console = Console()
+    overall: Counter[str] = Counter()
+    by_package: dict[str, Counter[str]] = {}
+    for (package, word), count in counts.items():
+        overall[word] += count
+        by_package.setdefault(package, Counter())[word] = count
+    largest = sorted(packages.items(), key=lambda item: (-item[1][2], item[0]))[:TOP]
+    rows = [
+        [name, *(f"{total:,}" for total in totals), ", ".join(word for word, _ in by_package.get(name, Counter[str]()).most_common(5))]
+        for name, totals in largest
+    ]
+    rows.append(["all", *(f"{sum(each[column] for each in packages.values()):,}" for column in range(3)), f"{len(overall):,} different"])
+    print_table(
+        console,
+        f"The {len(largest)} largest of {len(packages)} packages",
+        ("package", "files", "lines", "identifiers", "most frequent"),
+        rows,
+    )
+    print_table(
+        console,
+        "The most frequent identifiers",
+        ("identifier", "count"),
+        [[word, f"{count:,}"] for word, count in overall.most_common(TOP)],
+    )
+
+
+def _show_workers(job: Job) -> bool:
+    """Name the worker processes with their shares; says False if one of them had too little to do."""
+    records: Counter[int] = Counter()
+    for task in cast("Sequence[Mapping[str, object]]", job.metrics()["tasks"]):
+        if task["worker"]:  # 0 is this process, which deals and collects
+            records[cast("int", task["pid"])] += cast("int", task["records_in"])
+    total = records.total() or 1
+    rows = [[str(pid), f"{count:,}", f"{count / total:.0%}"] for pid, count in sorted(records.items())]
+    print_table(Console(), "Worker processes", ("process", "records in", "share"), rows)
+    if len(records) != TASKS or min(records.values()) < LEAST_SHARE * total:
+        print(f"error: {TASKS} workers were to share the records, none with less than {LEAST_SHARE:.0%}", file=sys.stderr)
+        return False
+    return True
+
+
+def _check(files: Sequence[SourceFile], packages: Mapping[str, Totals], counts: Counter[tuple[str, str]]) -> bool:
+    plain_packages, plain_counts = count_plainly(files)
+    if packages == plain_packages and counts == plain_counts:
+        print(f"equal to collections.Counter over the same {len(files):,} files")
+        return True
+    wrong = sum(1 for key in plain_counts.keys() | counts.keys() if plain_counts[key] != counts[key])
+    print(f"error: {wrong:,} counts differ from collections.Counter over the same files", file=sys.stderr)
+    return False

@@ -1,0 +1,133 @@
+"""How far the dataflows of this process are: a live table on a terminal, plain lines when piped; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self, cast
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from sage_actor.cli.tables import draw_table, print_table
+from sage_actor.jobs.watch import JobWatch
+from sage_actor.ports import system_clock
+from sage_actor.stream.job import Job
+
+__all__ = ["Progress"]
+
+PLAIN_EVERY = 2.0
+COLUMNS = ("operator", "in", "out", "errors", "in/s", "busy", "idle", "held back")
+
+
+class Progress:
+    """Shows every job of a watch while the ``with`` block runs."""
+
+    def __init__(self, watch: JobWatch) -> None:
+        self._watch = watch
+        self._console = Console(stderr=True)
+        self._seen: dict[tuple[str, str], tuple[float, float]] = {}
+        self._rates: dict[tuple[str, str], float] = {}
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            # stdout belongs to the script. Only where both reach the same screen is it drawn above the table.
+            shared = sys.stdout.isatty()
+            self._live = Live(
+                get_renderable=self._draw,
+                console=self._console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=shared,
+                redirect_stderr=True,
+            )
+            self._live.start()
+        else:
+            self._thread = threading.Thread(target=self._tell_plainly, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        if self._live is not None:
+            self._live.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _tell_plainly(self) -> None:
+        while not self._ended.wait(PLAIN_EVERY):
+            for job in self._watch.live:
+                metrics = job.metrics()
+                operators = ", ".join(
+                    f"{name} {_count(counters, 'records_in'):,} ({self._rate(job, name, counters):,.0f}/s)"
+                    for name, counters in _operators(metrics)
+                )
+                sys.stderr.write(
+                    f"{job.name}: {job.status}, {cast('float', metrics['seconds']):.0f} s, records in: {operators or 'none yet'}\n"
+                )
+                sys.stderr.flush()
+
+    def _draw(self) -> Group:
+        jobs = self._watch.live
+        if not jobs:
+            return Group(Text("no dataflow is running yet", style="dim"))
+        return Group(*(draw_table(f"{job.name}: {job.status}", COLUMNS, self._rows(job)) for job in jobs))
+
+    def _rows(self, job: Job) -> list[list[str]]:
+        return [
+            [
+                name,
+                f"{_count(counters, 'records_in'):,}",
+                f"{_count(counters, 'records_out'):,}",
+                f"{_count(counters, 'errors'):,}",
+                f"{self._rate(job, name, counters):,.0f}",
+                *(f"{_share(counters, key):.0%}" for key in ("busy", "idle", "backpressured")),
+            ]
+            for name, counters in _operators(job.metrics())
+        ]
+
+    def _rate(self, job: Job, name: str, counters: Mapping[str, object]) -> float:
+        """Records a second since this was last asked, over half a second at least."""
+        now, count = system_clock.monotonic(), float(max(_count(counters, "records_in"), _count(counters, "records_out")))
+        key = (job.id, name)
+        before, seen = self._seen.setdefault(key, (now, count))
+        if now - before >= 0.5:
+            self._rates[key] = (count - seen) / (now - before)
+            self._seen[key] = (now, count)
+        return self._rates.get(key, 0.0)
+
+    def summary(self) -> None:
+        """Every job of the watch: how it ended, and what each operator did."""
+        for job in self._watch.jobs:
+            metrics = job.metrics()
+            seconds = max(cast("float", metrics["seconds"]), 1e-9)
+            title = f"{job.name}: {job.status} after {seconds:.2f} s"
+            rows = [
+                [
+                    name,
+                    f"{_count(counters, 'records_in'):,}",
+                    f"{_count(counters, 'records_out'):,}",
+                    f"{_count(counters, 'errors'):,}",
+                    f"{max(_count(counters, 'records_in'), _count(counters, 'records_out')) / seconds:,.0f}",
+                ]
+                for name, counters in _operators(metrics)
+            ]
+            print_table(self._console, title, ("operator", "in", "out", "errors", "records/s"), rows)
+
+
+def _operators(metrics: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
+    return list(cast("Mapping[str, Mapping[str, object]]", metrics["operators"]).items())
+
+
+def _count(counters: Mapping[str, object], key: str) -> int:
+    return cast("int", counters.get(key, 0))
+
+
+def _share(counters: Mapping[str, object], key: str) -> float:
+    return cast("float", counters.get(key, 0.0))

@@ -1,0 +1,1 @@
+"""Settings from outside the program: environment variables, the data directory, tokens, addresses."""

@@ -1,0 +1,1 @@
+"""Jobs under a supervisor: their life cycle, their store, the process each one runs in."""

@@ -1,0 +1,154 @@
+"""The HTTP face of one supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from sage_actor.errors import ConfigError, ConnectorError, JobError, JobNotFound, SageError
+from sage_actor.jobs.lifecycle import is_final
+from sage_actor.jobs.supervisor import Supervisor, TooManyJobs
+from sage_actor.ports import Clock, system_clock
+from sage_actor.server.access import AccessGuard
+from sage_actor.server.exposition import exposition
+from sage_actor.server.messages import Failure, Info, JobView, LogView, SubmitJob, view
+
+__all__ = ["MAX_BODY", "build_app"]
+
+MAX_BODY = 256 << 20
+MAX_WAIT = 30.0
+_PAGE = Path(__file__).with_name("static") / "index.html"
+_STATUS = ((JobNotFound, 404), (TooManyJobs, 429), (ConfigError, 422), (JobError, 409), (ConnectorError, 503), (SageError, 500))
+_NEXT = {
+    404: "list the jobs with GET /api/v1/jobs",
+    409: "name one job by its id",
+    422: "correct the setting and submit again",
+    429: "stop a job, or wait for one to end",
+    503: "see the supervisor's own output",
+}
+
+
+def build_app(
+    supervisor: Supervisor,
+    *,
+    token: str,
+    host: str = "127.0.0.1",
+    max_jobs: int = 1000,
+    max_body: int = MAX_BODY,
+    closing: asyncio.Event | None = None,
+    clock: Clock = system_clock,
+) -> AccessGuard:
+    """The application around a started supervisor, whose life belongs to the caller.
+
+    Args:
+        supervisor: owns the jobs.
+        token: what every request but the page's shell and health must carry.
+        host: the address it is bound to; requests for other names are refused.
+        max_jobs: told to who asks.
+        max_body: bytes a request may bring.
+        closing: set when the process is about to end, so that waiting requests answer at once.
+        clock: says when it started.
+    """
+    app = FastAPI(title="sage_actor supervisor", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    leaving = closing or asyncio.Event()
+    started = clock.now_ms()
+    page = _PAGE.read_text(encoding="utf-8")
+    _handle_errors(app)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def shell() -> HTMLResponse:
+        # No data in it; what it runs is its own, and it may talk to nobody but us.
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+        return HTMLResponse(page, headers={"content-security-policy": f"{policy}; base-uri 'none'; form-action 'none'"})
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "stopping" if leaving.is_set() else "ok"}
+
+    @app.get("/api/v1/info")
+    async def info() -> Info:
+        live = sum(1 for record in supervisor.records() if not is_final(record.status))
+        return Info(
+            version=version("sage-actor"),
+            pid=os.getpid(),
+            started=started,
+            max_jobs=max_jobs,
+            live_jobs=live,
+            store_error=supervisor.store_error,
+        )
+
+    @app.get("/api/v1/jobs")
+    async def jobs(limit: Annotated[int, Query(ge=1, le=10_000)] = 200) -> list[JobView]:
+        return [view(record) for record in supervisor.records()[-limit:]]
+
+    @app.post("/api/v1/jobs", status_code=201)
+    async def submit(job: SubmitJob) -> JobView:
+        return view(await supervisor.submit(job.spec()))
+
+    @app.get("/api/v1/jobs/{job}")
+    async def job_state(job: str, wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0) -> JobView:
+        if wait:
+            ended = asyncio.ensure_future(supervisor.wait(job, wait))
+            left = asyncio.ensure_future(leaving.wait())
+            await asyncio.wait((ended, left), return_when=asyncio.FIRST_COMPLETED)
+            left.cancel()
+            ended.cancel()
+        return view(supervisor.find(job))
+
+    @app.get("/api/v1/jobs/{job}/logs")
+    async def logs(
+        job: str, tail: Annotated[int, Query(ge=0, le=100_000)] = 100, since: Annotated[int | None, Query(ge=0)] = None
+    ) -> LogView:
+        part = await supervisor.read_log(job, tail=tail, since=since)
+        return LogView(text=part.text, next=part.next)
+
+    @app.post("/api/v1/jobs/{job}/stop")
+    async def stop(job: str) -> JobView:
+        return view(supervisor.stop(job))
+
+    @app.post("/api/v1/jobs/{job}/cancel")
+    async def cancel(job: str) -> JobView:
+        return view(supervisor.cancel(job))
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
+        text = exposition(supervisor.records())
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return AccessGuard(app, token=token, host=host, max_body=max_body)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def refuse(status: int, error: str, next_step: str) -> Response:
+        return JSONResponse(Failure(error=error, next=next_step).model_dump(), status)
+
+    @app.exception_handler(SageError)
+    async def ours(request: Request, error: Exception) -> Response:
+        status = next(code for kind, code in _STATUS if isinstance(error, kind))
+        return refuse(status, str(error), _NEXT.get(status, "see the supervisor's own output"))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        places = [f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}" for found in error.errors()]
+        return refuse(422, "; ".join(places), "correct the request; GET /api/v1/openapi.json describes it")
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return refuse(
+            error.status_code, f"{request.method} {request.url.path}: {error.detail}", "GET /api/v1/openapi.json lists what there is"
+        )
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        # The HTTP edge: a bug of ours is told to the caller too; the framework raises it again for the log.
+        return refuse(500, f"internal error: {type(error).__name__}: {error}", "see the supervisor's own output, and report it")

@@ -1,0 +1,462 @@
+"""The fluent face: describing a dataflow step by step. Nothing runs until the environment starts it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+
+from sage_actor.errors import GraphError
+from sage_actor.stream.fitting import UNKNOWN, check_fit, output_type
+from sage_actor.stream.functions import (
+    BaseFunction,
+    FilterFunction,
+    FlatMapFunction,
+    FunctionSpec,
+    MapFunction,
+    ProcessFunction,
+    SinkFunction,
+)
+from sage_actor.stream.graph import Edge, Operator, Partition
+from sage_actor.stream.policies import DeadLetter, OnError, parse_policy
+from sage_actor.stream.sink import Sink
+
+if TYPE_CHECKING:
+    from sage_actor.stream.environment import EnvironmentBase
+    from sage_actor.stream.keyed import KeyedStream
+    from sage_actor.stream.results import Collected
+    from sage_actor.stream.serve import Service, StreamingService
+
+__all__ = ["DataStream", "DataStreamSink"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+K = TypeVar("K")
+
+Config = Mapping[str, Any]
+
+
+class DataStream(Generic[T]):
+    """A lazy stream of records of type T: what one operator gives, or several united.
+
+    Every step takes ``name=`` (unique in the graph), ``parallelism=``, ``on_error=`` and, for classes, their
+    configuration as one mapping or as keywords. Steps keep the order of records unless they say otherwise.
+    """
+
+    def __init__(self, env: EnvironmentBase, taps: Sequence[Edge], *, produced: Any = UNKNOWN, parallelism: int | None = None) -> None:
+        self._env = env
+        self._taps = tuple(taps)
+        self._produced = produced
+        self._parallelism = parallelism
+
+    # -- one record at a time -------------------------------------------------------------------------------------
+
+    @overload
+    def map(
+        self, function: Callable[[T], Awaitable[R]], /, *, name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None, concurrency: int | None = None, ordered: bool = True, timeout: str | float | None = None,
+    ) -> DataStream[R]: ...
+    @overload
+    def map(
+        self, function: type[MapFunction[T, R]], config: Config | None = None, /, *, name: str | None = None,
+        parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+    ) -> DataStream[R]: ...
+    @overload
+    def map(
+        self, function: MapFunction[T, R], /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+    ) -> DataStream[R]: ...
+    @overload
+    def map(
+        self, function: Callable[[T], R], /, *, name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None, concurrency: int | None = None, ordered: bool = True, timeout: str | float | None = None,
+    ) -> DataStream[R]: ...
+    @overload
+    def map(
+        self, function: BaseFunction | type[BaseFunction], config: Config | None = None, /, *, name: str | None = None,
+        parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+    ) -> DataStream[Any]: ...
+    def map(
+        self, function: Any, config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None, concurrency: int | None = None, ordered: bool = True, timeout: str | float | None = None,
+        **keywords: Any,
+    ) -> DataStream[Any]:
+        """One record in, one out, in order.
+
+        An async function, or any function with ``concurrency=``, runs up to that many calls at a time (plain functions
+        on threads); see `map_async`.
+
+        Raises:
+            GraphError: the function's annotations cannot follow the previous operator's; an unknown option.
+        """
+        spec = FunctionSpec("map", function, config, keywords)
+        if concurrency is not None or timeout is not None or spec_is_async(spec):
+            return self._async(spec, name, parallelism, on_error, concurrency, ordered, timeout)
+        if spec.flag("batch_processing") or spec.flag("enable_vectorization"):
+            batch = FunctionSpec("map_batch", function, config, keywords)
+            return self._step("map_batch", batch, name, parallelism, on_error, vectorized=spec.flag("enable_vectorization"))
+        return self._step("map", spec, name, parallelism, on_error)
+
+    def filter(
+        self, function: Callable[[T], object] | FilterFunction[T] | type[BaseFunction] | BaseFunction, config: Config | None = None, /, *,
+        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+    ) -> DataStream[T]:
+        """Keep the records for which the function answers something true."""
+        spec = FunctionSpec("filter", function, config, keywords)
+        return self._step("filter", spec, name, parallelism, on_error, produced=self._produced)
+
+    @overload
+    def flat_map(
+        self, function: Callable[[T], Iterable[R]], /, *, name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None,
+    ) -> DataStream[R]: ...
+    @overload
+    def flat_map(
+        self, function: FlatMapFunction[T, R] | type[FlatMapFunction[T, R]], config: Config | None = None, /, *, name: str | None = None,
+        parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+    ) -> DataStream[R]: ...
+    def flat_map(
+        self, function: Any, config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None, **keywords: Any,
+    ) -> DataStream[Any]:
+        """One record in, any number out, in the order of the returned iterable.
+
+        The iterable may be endless: it is drained in slices as room downstream allows. With an ``on_error`` other than
+        "fail" a record's results are gathered before the first is passed on, so that a failing record gives none.
+        """
+        return self._step("flat_map", FunctionSpec("flat_map", function, config, keywords), name, parallelism, on_error)
+
+    # -- batches, calls in flight, processes ------------------------------------------------------------------------
+
+    @overload
+    def map_batch(
+        self, function: Callable[[list[T]], Sequence[R]], /, *, max_batch: int | None = None, vectorized: Literal[False] = False,
+        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+    ) -> DataStream[R]: ...
+    @overload
+    def map_batch(
+        self, function: Any, config: Config | None = None, /, *, max_batch: int | None = None, vectorized: bool = False,
+        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+    ) -> DataStream[Any]: ...
+    def map_batch(
+        self, function: Any, config: Config | None = None, /, *, max_batch: int | None = None, vectorized: bool = False,
+        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+    ) -> DataStream[Any]:
+        """A list of records in, a list of as many results out (or numpy arrays, if `vectorized`).
+
+        Batches form by themselves from what is waiting, 1 to `max_batch` records. With an ``on_error`` other than "fail"
+        a failing batch is halved and called again until only the bad records are set aside, so the function must be safe
+        to call twice for a record.
+        """
+        if max_batch is not None and max_batch < 1:
+            raise GraphError(f"map_batch: max_batch must be at least 1, not {max_batch}")
+        spec = FunctionSpec("map_batch", function, config, keywords)
+        return self._step("map_batch", spec, name, parallelism, on_error, vectorized=vectorized, max_batch=max_batch)
+
+    @overload
+    def map_async(
+        self, function: Callable[[T], Awaitable[R]], /, *, concurrency: int | None = None, ordered: bool = True,
+        timeout: str | float | None = None, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+    ) -> DataStream[R]: ...
+    @overload
+    def map_async(
+        self, function: Any, config: Config | None = None, /, *, concurrency: int | None = None, ordered: bool = True,
+        timeout: str | float | None = None, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        **keywords: Any,
+    ) -> DataStream[Any]: ...
+    def map_async(
+        self, function: Any, config: Config | None = None, /, *, concurrency: int | None = None, ordered: bool = True,
+        timeout: str | float | None = None, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        **keywords: Any,
+    ) -> DataStream[Any]:
+        """One record in, one out, with up to `concurrency` calls (100 if not given) in flight per task.
+
+        Results come in input order, or as they complete if ``ordered=False``; on a keyed stream calls of one key run one
+        at a time, in order. A call longer than `timeout` (seconds or "1s") fails with TimeoutError and goes by ``on_error``.
+        A full operator stops taking input (rule F31): that is the backpressure.
+        """
+        return self._async(FunctionSpec("map_async", function, config, keywords), name, parallelism, on_error, concurrency, ordered, timeout)
+
+    def process(
+        self, function: Callable[..., Iterable[R] | None] | ProcessFunction[T, R] | type[BaseFunction] | BaseFunction,
+        config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        **keywords: Any,
+    ) -> DataStream[R]:
+        """One record (and, if the function takes two arguments, the `FunctionContext`) in, any number of results out."""
+        return self._step("process", FunctionSpec("process", function, config, keywords), name, parallelism, on_error)
+
+    def iterate(
+        self, step: Callable[[T], T] | Callable[[T], Iterable[T]], /, *, until: Callable[[T], object], max_rounds: int = 1000,
+        limit: int = 100_000, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+    ) -> DataStream[T]:
+        """Apply `step` again and again to each record until ``until(record)`` answers true; then emit it.
+
+        A generator function as `step` may give several records, each of which goes on by itself (first in, first out). The
+        work-list lives in one task, so the loop needs no channel back and cannot deadlock. A record that goes through more
+        than `max_rounds` rounds, or a work-list longer than `limit`, is an error of that record, by ``on_error``.
+        """
+        for option, value in (("max_rounds", max_rounds), ("limit", limit)):
+            if value < 1:
+                raise GraphError(f"iterate: {option} must be at least 1, not {value}")
+        spec = FunctionSpec("iterate", step)
+        return self._step(
+            "iterate", spec, name, parallelism, on_error, produced=self._produced, until=until, max_rounds=max_rounds, limit=limit
+        )
+
+    # -- who gets which record ------------------------------------------------------------------------------------
+
+    def key_by(self, key: Callable[[T], K], /) -> KeyedStream[K, T]:
+        """Group by a key: all records of equal keys go to the same task, in order per sender (rules F14, F15)."""
+        from sage_actor.stream.keyed import KeyedStream
+
+        if not callable(key):
+            raise GraphError(f"key_by needs a function of the record, not {key!r}; for a field write key_by(lambda r: r[{key!r}])")
+        return KeyedStream(self._env, self._dealt(Partition("hash", key=key)), produced=self._produced, parallelism=self._parallelism)
+
+    keyby = key_by
+
+    def partition(self, parallelism: int, /) -> DataStream[T]:
+        """Deal the records round-robin over `parallelism` tasks of the next operator."""
+        check_parallelism(parallelism, "partition")
+        return DataStream(self._env, self._dealt(Partition("rebalance")), produced=self._produced, parallelism=parallelism)
+
+    def partition_custom(self, partitioner: Callable[[K, int], int], key: Callable[[T], K], /) -> DataStream[T]:
+        """Deal each record to the task ``partitioner(key(record), number_of_tasks)`` of the next operator."""
+        return DataStream(
+            self._env, self._dealt(Partition("custom", key=key, function=partitioner)), produced=self._produced, parallelism=self._parallelism
+        )
+
+    def rebalance(self) -> DataStream[T]:
+        """Deal batches round-robin over the tasks of the next operator, which gets the job's parallelism."""
+        return DataStream(self._env, self._dealt(Partition("rebalance")), produced=self._produced, parallelism=self._parallelism)
+
+    def shuffle(self) -> DataStream[T]:
+        """Deal each record to a task of the next operator at random."""
+        return DataStream(self._env, self._dealt(Partition("shuffle")), produced=self._produced, parallelism=self._parallelism)
+
+    def broadcast(self) -> DataStream[T]:
+        """Give every record to every task of the next operator."""
+        return DataStream(self._env, self._dealt(Partition("broadcast")), produced=self._produced, parallelism=self._parallelism)
+
+    def union(self, *others: DataStream[T]) -> DataStream[T]:
+        """This stream and others as one; order is kept within each, not between them."""
+        taps = list(self._taps)
+        for other in others:
+            if not isinstance(other, DataStream):
+                raise GraphError(f"union takes streams, not {other!r}")
+            if other._env is not self._env:
+                raise GraphError(f"union: the streams belong to two environments ({self._env.name!r} and {other._env.name!r})")
+            taps.extend(other._taps)
+        return DataStream(self._env, taps, parallelism=self._parallelism)
+
+    def dead_letters(self) -> DataStream[DeadLetter[Any]]:
+        """The records that the last operator set aside (``on_error="dead_letter"``), with their errors."""
+        operator = self._last("dead_letters")
+        policy = operator.on_error
+        if policy != "dead_letter" and getattr(policy, "then", None) != "dead_letter":
+            raise GraphError(f"dead_letters: operator {operator.name!r} sets no record aside; give it on_error='dead_letter'")
+        return DataStream(self._env, [Edge(operator.id, "dead")])
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def sink(
+        self, sink: Sink[T] | type[Sink[T]] | SinkFunction[T] | Callable[[T], object] | type[BaseFunction] | BaseFunction,
+        config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        **keywords: Any,
+    ) -> DataStreamSink:
+        """End the stream in a `Sink` (batches), a `SinkFunction` or a function (one call per record)."""
+        cls = sink if isinstance(sink, type) else type(sink)
+        if issubclass(cls, Sink):
+            if not isinstance(sink, type) and (config is not None or keywords):
+                raise GraphError(f"sink: a configuration goes with a class, but {cls.__name__} was given as an instance")
+            display = cls.__name__
+            options: dict[str, Any] = {"sink": sink, "config": config, "keywords": keywords, "form": "batches"}
+            return self._end(name, display, None, parallelism, on_error, **options)
+        spec = FunctionSpec("sink", sink, config, keywords)
+        in_owner = sink is print
+        return self._end(name, spec.display, spec, parallelism, on_error, form="print" if in_owner else "records", in_owner=in_owner)
+
+    def print(self, prefix: str = "", *, name: str | None = None) -> DataStreamSink:
+        """Write each record as a line to the standard output of the process that runs the job, in order per task."""
+        return self._end(name, "print", None, None, None, form="print", prefix=prefix, in_owner=True)
+
+    def collect(self, *, name: str | None = None) -> Collected[T]:
+        """Gather all records in the process that submits the job.
+
+        Returns:
+            A sequence that raises `NotFinished` until the job has finished. Order is kept per sending task.
+        """
+        from sage_actor.stream.results import Collected
+
+        results: Collected[T] = Collected()
+        end = self._end(name, "collect", None, None, None, form="collect", results=results, in_owner=True)
+        results.bind(self._env, end.operator)
+        return results
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        """Start a job for this stream and iterate over its records, with backpressure; leaving the loop cancels the job."""
+        return self._env.iterate_stream(self)
+
+    @overload
+    async def serve(self, *, stream: Literal[False] = False, name: str | None = None) -> Service[Any, T]: ...
+    @overload
+    async def serve(self, *, stream: Literal[True], name: str | None = None) -> StreamingService[Any, T]: ...
+    async def serve(self, *, stream: bool = False, name: str | None = None) -> Service[Any, T] | StreamingService[Any, T]:
+        """Start the flow and return a function that sends a request through it.
+
+        ``await service(value, timeout=None)`` gives exactly that request's answer or raises its error. With
+        ``stream=True``, ``service(value)`` is an async iterator over the parts of the answer.
+
+        Raises:
+            GraphError: the flow does not begin with `from_requests`, or has a step that is not one-to-one.
+        """
+        service: Service[Any, T] | StreamingService[Any, T] = await self._env.serve_stream(self, parts=stream, name=name)
+        return service
+
+    # -- about the last operator ----------------------------------------------------------------------------------
+
+    def name(self, name: str) -> Self:
+        """Name the last operator."""
+        self._env.graph.rename(self._last("name"), name)
+        return self
+
+    def uid(self, uid: str) -> Self:
+        """Give the last operator a stable id for saved state."""
+        self._env.graph.set_uid(self._last("uid"), uid)
+        return self
+
+    def set_parallelism(self, parallelism: int) -> Self:
+        """Set how many tasks run the last operator (after key_by, rebalance and the like: the next one)."""
+        check_parallelism(parallelism, "set_parallelism")
+        if any(tap.partition.kind != "forward" for tap in self._taps):
+            self._parallelism = parallelism
+        else:
+            set_operator_parallelism(self._last("set_parallelism"), parallelism)
+        return self
+
+    def on_error(self, policy: OnError) -> Self:
+        """Set what the last operator does with a record whose function raises."""
+        operator = self._last("on_error")
+        operator.on_error = parse_policy(policy, f"operator {operator.name!r}")
+        return self
+
+    def disable_chaining(self) -> Self:
+        """Give the last operator a task of its own; the output stays the same."""
+        self._last("disable_chaining").chaining = False
+        return self
+
+    def explain(self) -> str:
+        """Graph and plan of the environment as text."""
+        return self._env.explain()
+
+    def _repr_svg_(self) -> str:
+        return self._env.explain(format="svg")
+
+    def __repr__(self) -> str:
+        ends = ", ".join(self._env.graph.operators[tap.source].name for tap in self._taps)
+        return f"<{type(self).__name__} of {ends!r} in {self._env.name!r}>"
+
+    # -- building blocks ------------------------------------------------------------------------------------------
+
+    def _dealt(self, partition: Partition) -> list[Edge]:
+        return [Edge(tap.source, tap.port, partition) for tap in self._taps]
+
+    def _last(self, what: str) -> Operator:
+        if len(self._taps) != 1:
+            raise GraphError(f"{what}: a union has no last operator; call it on a stream before the union")
+        return self._env.graph.operators[self._taps[0].source]
+
+    def _async(
+        self, spec: FunctionSpec, name: str | None, parallelism: int | None, on_error: OnError | None, concurrency: int | None,
+        ordered: bool, timeout: str | float | None,
+    ) -> DataStream[Any]:
+        from sage_actor.durations import parse_duration
+
+        if concurrency is not None and concurrency < 1:
+            raise GraphError(f"map: concurrency must be at least 1, not {concurrency}")
+        seconds = None if timeout is None else parse_duration(timeout)
+        return self._step("map_async", spec, name, parallelism, on_error, concurrency=concurrency or 100, ordered=ordered, timeout=seconds)
+
+    def _step(
+        self, kind: str, spec: FunctionSpec, name: str | None, parallelism: int | None, on_error: OnError | None, *,
+        produced: Any = None, **options: Any,
+    ) -> DataStream[Any]:
+        operator = self._add(kind, name, spec.display, spec, parallelism, on_error, options)
+        return DataStream(self._env, [Edge(operator.id)], produced=output_type(spec) if produced is None else produced)
+
+    def _end(
+        self, name: str | None, default_name: str, spec: FunctionSpec | None, parallelism: int | None, on_error: OnError | None, *,
+        in_owner: bool = False, **options: Any,
+    ) -> DataStreamSink:
+        operator = self._add("sink", name, default_name, spec, parallelism, on_error, options)
+        operator.in_owner = in_owner
+        if in_owner:
+            operator.parallelism = 1
+        return DataStreamSink(self._env, operator)
+
+    def _add(
+        self, kind: str, name: str | None, default_name: str, spec: FunctionSpec | None, parallelism: int | None,
+        on_error: OnError | None, options: Mapping[str, Any],
+    ) -> Operator:
+        graph = self._env.graph
+        label = name or default_name
+        policy = None if on_error is None else parse_policy(on_error, f"operator {label!r}")
+        if parallelism is not None:
+            check_parallelism(parallelism, f"operator {label!r}")
+        if spec is not None and len(self._taps) == 1:
+            check_fit(self._produced, graph.operators[self._taps[0].source].name, spec, label)
+        inputs = [Edge(tap.source, tap.port, tap.partition) for tap in self._taps]
+        operator = graph.add(kind, name, default_name=default_name, function=spec, inputs=inputs, options=options)
+        operator.on_error = policy
+        operator.parallelism = parallelism if parallelism is not None else self._parallelism
+        operator.served = any(graph.operators[tap.source].served for tap in self._taps)
+        return operator
+
+    flatmap = flat_map
+
+
+class DataStreamSink:
+    """The end of a stream. ``env.submit(sink)`` starts only what this end needs."""
+
+    def __init__(self, env: EnvironmentBase, operator: Operator) -> None:
+        self.env = env
+        self.operator = operator
+
+    @property
+    def name(self) -> str:
+        """The operator's name."""
+        return self.operator.name
+
+    @property
+    def uid(self) -> str | None:
+        """The operator's stable id, if it has one."""
+        return self.operator.uid
+
+    def set_parallelism(self, parallelism: int) -> Self:
+        """Set how many tasks write."""
+        check_parallelism(parallelism, "set_parallelism")
+        set_operator_parallelism(self.operator, parallelism)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<DataStreamSink {self.name!r} in {self.env.name!r}>"
+
+
+def set_operator_parallelism(operator: Operator, parallelism: int) -> None:
+    """Refuses more than one task for what lives in the submitting process."""
+    if operator.in_owner and parallelism > 1:
+        raise GraphError(f"operator {operator.name!r} runs in the submitting process and has exactly one task, not {parallelism}")
+    operator.parallelism = parallelism
+
+
+def check_parallelism(value: object, place: str) -> None:
+    """A whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise GraphError(f"{place}: parallelism must be a whole number of at least 1, not {value!r}")
+
+
+def spec_is_async(spec: FunctionSpec) -> bool:
+    """Whether the function that will be called is a coroutine function."""
+    from sage_actor.stream.functions import is_async_callable, is_plain_callable, method_name
+
+    if is_plain_callable(spec.target) or (callable(spec.target) and not isinstance(spec.target, type | BaseFunction)):
+        return is_async_callable(spec.target)
+    return is_async_callable(getattr(spec.target, method_name(spec.kind, spec.target)))

@@ -1,0 +1,351 @@
+"""Environments: where a dataflow is described and started. `Environment` is async, `LocalEnvironment` blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from sage_actor.errors import GraphError, NeverStarted
+from sage_actor.stream.datastream import DataStream, DataStreamSink, check_parallelism
+from sage_actor.stream.graph import Edge, Graph, Operator
+from sage_actor.stream.io import classify_source
+from sage_actor.stream.job import Job
+from sage_actor.stream.settings import JobSettings
+from sage_actor.stream.source import Source
+
+if TYPE_CHECKING:
+    from sage_actor.stream.serve import Service, StreamingService
+
+__all__ = ["Defaults", "Environment", "EnvironmentBase", "defaults"]
+
+T = TypeVar("T")
+
+Pipeline = DataStream[Any] | DataStreamSink
+
+
+@dataclass(slots=True)
+class Defaults:
+    """What an environment takes where its code says nothing; the command line sets these before it runs a script."""
+
+    backend: str = "local"
+    parallelism: int | None = None
+    settings: dict[str, object] = field(default_factory=lambda: dict[str, object]())
+    observers: list[Callable[[Job], None]] = field(default_factory=lambda: list[Callable[[Job], None]]())
+
+
+defaults = Defaults()
+
+
+class EnvironmentBase:
+    """Describes a dataflow; subclasses start it.
+
+    Args:
+        name: the job's name, in errors, metrics and listings; "dataflow" if not given.
+        backend: ``local``, ``process``, ``redis://...``; contradicts ``config["backend"]`` only if different.
+        parallelism: tasks per operator behind an exchange that sets none itself; 1 if not given.
+        config: more settings, nested or with dotted keys; see `JobSettings`.
+
+    Raises:
+        ConfigError: an unknown or ill-typed setting.
+    """
+
+    def __init__(
+        self, name: str | None = None, *, backend: str | None = None, parallelism: int | None = None, config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if name is not None and (not isinstance(name, str) or not name.strip()):
+            raise GraphError(f"an environment's name must be a non-empty text, not {name!r}")
+        self.name = name or "dataflow"
+        settings = JobSettings(backend=defaults.backend, parallelism=defaults.parallelism or 1).merged(defaults.settings, "command line")
+        given = dict(config or {})
+        if backend is not None:
+            given = {"backend": backend} | given if "backend" not in given else given | same(given, "backend", backend)
+        self.settings = settings.merged(given)
+        if parallelism is not None:
+            check_parallelism(parallelism, f"environment {self.name!r}")
+            self.settings = self.settings.merged(given | {"parallelism": parallelism})
+        self.graph = Graph()
+        self.started: dict[int, Job] = {}
+        self.jobs: list[Job] = []
+
+    # -- sources ---------------------------------------------------------------------------------------------------
+
+    def from_collection(self, records: Sequence[T] | Iterable[T], *, name: str | None = None) -> DataStream[T]:
+        """The records of a collection, in order. The collection is read where the job was submitted, not copied.
+
+        A numpy array gives its rows in array slices, which `map_batch(vectorized=True)` takes as they are.
+        """
+        if not isinstance(records, Iterable) and not hasattr(records, "__getitem__"):
+            raise GraphError(f"from_collection needs a collection, not {records!r}")
+        return self._source(records, None, {}, name, None, "collection")
+
+    from_batch = from_collection
+
+    @overload
+    def from_source(
+        self, source: type[Source[T]], config: Mapping[str, Any] | None = None, /, *, name: str | None = None, parallelism: int | None = None,
+        bounded: bool | None = None, **keywords: Any,
+    ) -> DataStream[T]: ...
+    @overload
+    def from_source(
+        self, source: Source[T] | AsyncIterator[T] | Iterable[T], /, *, name: str | None = None, bounded: bool | None = None,
+    ) -> DataStream[T]: ...
+    @overload
+    def from_source(
+        self, source: Any, config: Mapping[str, Any] | None = None, /, *, name: str | None = None, parallelism: int | None = None,
+        bounded: bool | None = None, **keywords: Any,
+    ) -> DataStream[Any]: ...
+    def from_source(
+        self, source: Any, config: Mapping[str, Any] | None = None, /, *, name: str | None = None, parallelism: int | None = None,
+        bounded: bool | None = None, **keywords: Any,
+    ) -> DataStream[Any]:
+        """The records of a `Source` class (with its configuration), a `Source`, or an (async) iterable, in order.
+
+        A class is constructed in every task of the source; instances and iterables are read where the job was submitted.
+        An async iterable counts as endless unless ``bounded=True``: leaving the environment stops reading it.
+        """
+        return self._source(source, config, keywords, name, parallelism, None, bounded)
+
+    source = from_source
+
+    def from_requests(self, *, capacity: int = 1000, name: str | None = None) -> DataStream[Any]:
+        """Requests sent through `DataStream.serve`; at most `capacity` wait unprocessed, further ones wait for room."""
+        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+            raise GraphError(f"from_requests: capacity must be at least 1, not {capacity!r}")
+        from sage_actor.stream.serve import RequestSource
+
+        stream = self._source(RequestSource(capacity), None, {}, name, None, "requests", False)
+        operator = self.graph.operators[-1]
+        operator.served = True
+        return stream
+
+    def _source(
+        self, source: Any, config: Mapping[str, Any] | None, keywords: Mapping[str, Any], name: str | None, parallelism: int | None,
+        label: str | None, bounded: bool | None = None,
+    ) -> DataStream[Any]:
+        display, in_owner, ends = classify_source(source, config, keywords)
+        if parallelism is not None:
+            check_parallelism(parallelism, f"source {name or display!r}")
+            if in_owner and parallelism > 1:
+                raise GraphError(
+                    f"source {name or display!r} is one object and is read by one task; pass a Source class for parallelism {parallelism}, "
+                    "or put rebalance() behind it"
+                )
+        options = {"source": source, "config": config, "keywords": dict(keywords), "bounded": ends if bounded is None else bounded}
+        operator = self.graph.add("source", name, default_name=label or display, options=options)
+        operator.in_owner = in_owner
+        operator.parallelism = parallelism
+        return DataStream(self, [Edge(operator.id)])
+
+    # -- settings --------------------------------------------------------------------------------------------------
+
+    def set_parallelism(self, parallelism: int) -> Self:
+        """Set the default parallelism of the job."""
+        check_parallelism(parallelism, f"environment {self.name!r}")
+        self.settings = self.settings.merged({"parallelism": parallelism})
+        return self
+
+    def explain(self, *, format: Literal["text", "svg"] = "text") -> str:
+        """Graph and plan, as a table or as a picture.
+
+        Raises:
+            GraphError: the graph cannot run as described.
+        """
+        from sage_actor.stream.explain import explain
+
+        return explain(self, format)
+
+    def _repr_svg_(self) -> str:
+        return self.explain(format="svg")
+
+    # -- what has been started ---------------------------------------------------------------------------------------
+
+    def status_of(self, operator: Operator) -> str:
+        """Status of the job that runs an operator, or "not started"."""
+        job = self.started.get(operator.id)
+        return "not started" if job is None else job.status
+
+    def _wanted(self, pipeline: Pipeline | None) -> list[int]:
+        """Ids of the ends to start: those given, or all that have not been started."""
+        if pipeline is None:
+            ends = [operator for operator in (*self.graph.sinks(), *self.graph.loose_ends()) if operator.id not in self.started]
+            if not ends:
+                if self.jobs:
+                    return []
+                raise GraphError(f"environment {self.name!r} has nothing to run; describe a source and a sink first")
+            return [operator.id for operator in ends]
+        owner = pipeline.env if isinstance(pipeline, DataStreamSink) else pipeline._env  # noqa: SLF001
+        if owner is not self:
+            raise GraphError(f"submit: {pipeline!r} belongs to another environment than {self.name!r}")
+        ids = [pipeline.operator.id] if isinstance(pipeline, DataStreamSink) else [tap.source for tap in pipeline._taps]  # noqa: SLF001
+        for number in ids:
+            if number in self.started:
+                raise GraphError(f"submit: operator {self.graph.operators[number].name!r} was started already, as job {self.started[number].id}")
+        return ids
+
+    def _unstarted(self) -> list[str]:
+        read = {number for job_ids in (self.started,) for number in job_ids}
+        return [op.name for op in (*self.graph.sinks(), *self.graph.loose_ends()) if op.id not in read and not op.served]
+
+    def _launch(self, wanted: list[int], attempt: int = 1) -> Job:
+        """Compile and start on the running loop; returns at once."""
+        from sage_actor.stream.coordinator import Coordinator, new_job_id
+
+        needed = self.graph.upstream(wanted)
+        bounded = all(op.bounded for op in self.graph.operators if op.id in needed and op.kind == "source")
+        job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop())
+        coordinator = Coordinator(job, self.graph, wanted, self.settings, attempt)
+        for number in wanted:
+            self.started[number] = job
+        self.jobs.append(job)
+        for observer in defaults.observers:
+            observer(job)
+        coordinator.launch()
+        return job
+
+    def iterate_stream(self, stream: DataStream[T]) -> AsyncIterator[T]:
+        """Used by ``async for``; only the async environment can."""
+        raise GraphError(f"`async for` over a stream needs sage_actor.Environment; {type(self).__name__} {self.name!r} collects with .collect()")
+
+    async def serve_stream(self, stream: DataStream[T], *, parts: bool = False, name: str | None = None) -> Any:
+        """Used by ``serve()``; only the async environment can."""
+        raise GraphError(f"serve() needs sage_actor.Environment; {type(self).__name__} {self.name!r} blocks")
+
+
+def same(given: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
+    """Refuse a keyword that contradicts the configuration."""
+    from sage_actor.errors import ConfigError
+
+    if given[key] != value:
+        raise ConfigError(key, f"contradicts the keyword: {given[key]!r} against {value!r}")
+    return {}
+
+
+class Environment(EnvironmentBase):
+    """The async environment. Use as ``async with Environment("name") as env``.
+
+    Leaving the block waits for bounded jobs, drains endless and served ones for up to ``stop_timeout`` (10 s), then cancels
+    them; on an exception all jobs are cancelled. A dataflow that was described and never started raises `NeverStarted`;
+    a job that failed without being awaited raises its error there. Jobs are no children of the caller's task: their
+    failure never cancels the body.
+    """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is not None:
+            await self._end_all()
+            return
+        try:
+            for job in list(self.jobs):
+                if not job.done and not job.bounded:
+                    job.stop()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self.settings.stop_timeout):
+                            await settled(job)
+                    if not job.done:
+                        job.cancel()
+                await settled(job)
+        except BaseException:
+            await self._end_all()
+            raise
+        for job in self.jobs:
+            if job.status == "failed" and not job.waited:
+                job.raise_error()
+        unstarted = self._unstarted()
+        if unstarted:
+            raise NeverStarted(self.name, unstarted)
+
+    async def _end_all(self) -> None:
+        for job in self.jobs:
+            job.cancel()
+        for job in self.jobs:
+            await asyncio.shield(settled(job))
+
+    async def submit(self, pipeline: Pipeline | None = None) -> Job:
+        """Start the ends that have not been started (or just the given one); returns at once, never waits for the job.
+
+        Raises:
+            GraphError: there is nothing to start, or it cannot run as described.
+            BackendUnavailable, UnknownBackend: raised here where it can be told at once, else by ``job.wait()``.
+        """
+        wanted = self._wanted(pipeline)
+        if not wanted:
+            return self.jobs[-1]
+        return self._launch(wanted)
+
+    async def execute(self, pipeline: Pipeline | None = None) -> Job:
+        """`submit`, then wait for the end and raise the job's error, if any. Cancelling the wait cancels the job."""
+        job = await self.submit(pipeline)
+        try:
+            await job.wait()
+        except asyncio.CancelledError:
+            job.cancel()
+            await asyncio.shield(settled(job))
+            raise
+        return job
+
+    async def run_streaming(self) -> Job:
+        """Start what has not been started and wait: for the end of bounded input, or for `stop`."""
+        job = await self.submit()
+        await job.wait()
+        return job
+
+    def stop(self) -> None:
+        """Drain all jobs of this environment."""
+        for job in self.jobs:
+            job.stop()
+
+    async def wait_for_completion(self, job: Job | str) -> str:
+        """Wait for a job, given as object or id; answers "finished" or raises its error.
+
+        Raises:
+            JobNotFound: no job of this environment has that id.
+        """
+        found = find_job(self.jobs, job)
+        await found.wait()
+        return found.status
+
+    def iterate_stream(self, stream: DataStream[T]) -> AsyncIterator[T]:
+        """Start a job for the stream and give its records as they come."""
+        from sage_actor.stream.iteration import StreamIterator
+
+        return StreamIterator(self, stream)
+
+    async def serve_stream(
+        self, stream: DataStream[T], *, parts: bool = False, name: str | None = None
+    ) -> Service[Any, T] | StreamingService[Any, T]:
+        """Start a served flow."""
+        from sage_actor.stream.serve import start_service
+
+        return await start_service(self, stream, parts=parts, name=name)
+
+
+async def settled(job: Job) -> None:
+    """Wait for the end of a job without raising its error."""
+    ended = asyncio.Event()
+    job.on_end(lambda _: ended.set())
+    await ended.wait()
+
+
+def find_job(jobs: list[Job], wanted: Job | str) -> Job:
+    """A job by itself, its id or its name."""
+    from sage_actor.errors import JobNotFound
+
+    for job in reversed(jobs):
+        if wanted in (job, job.id, job.name):
+            return job
+    raise JobNotFound(str(wanted), [job.id for job in jobs])
+
+
+def __getattr__(name: str) -> Any:
+    """`LocalEnvironment` lives beside; kept importable from here."""
+    if name == "LocalEnvironment":
+        from sage_actor.stream.local_environment import LocalEnvironment
+
+        return LocalEnvironment
+    raise AttributeError(name)

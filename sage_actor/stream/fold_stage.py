@@ -1,0 +1,171 @@
+"""Keyed aggregations: the loop over a batch runs in Cython, one table look-up per record."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING, Any
+
+from sage_actor._core.batch import Batch
+from sage_actor._core.keyed import KeyedFold
+from sage_actor.stream.graph import Operator
+from sage_actor.stream.policies import Retry
+from sage_actor.stream.row_stage import as_list
+from sage_actor.stream.stages import Emit, Stage, Turns
+
+if TYPE_CHECKING:
+    from sage_actor.stream.setting import TaskSetting
+
+__all__ = ["FoldStage"]
+
+IMMUTABLE = (int, float, complex, str, bytes, bool, frozenset, type(None))
+
+
+class FoldStage(Stage):
+    """count, sum, min, max, reduce, fold and aggregate over a keyed stream.
+
+    The state is one table per task, keyed by the record's key; running results are one per record, final ones come at
+    the end of input, in order of first appearance. A mutable accumulator is shallow-copied for each running result, so
+    that a result already handed on never changes.
+    """
+
+    def __init__(self, operators: list[Operator], setting: TaskSetting) -> None:
+        super().__init__(operators, setting)
+        operator = operators[0]
+        options = operator.options
+        self.kind: Any = options["fold"]
+        self.final = options["emit"] == "final"
+        self.selector = options["selector"]
+        self.key = operator.inputs[0].partition.key
+        self.turns = Turns(setting.settings.batch_records)
+        function = options["function"]
+        if self.kind == "aggregate":
+            self.aggregate = copy.deepcopy(function)
+            self.table = KeyedFold("fold", self.aggregate.add, self.aggregate.create)
+        elif self.kind in ("reduce", "fold"):
+            self.table = KeyedFold(self.kind, function, options["initial"])
+        else:
+            self.table = KeyedFold(self.kind)
+        self.one_by_one = not self.final and (self.kind == "aggregate" or (self.kind == "fold" and is_mutable(options["initial"])))
+
+    async def open(self) -> None:
+        if self.kind == "aggregate":
+            result = self.aggregate.open(self.context(self.operators[0]))
+            if result is not None:
+                await result
+
+    async def process(self, batch: Batch, emit: Emit) -> None:
+        values = batch.values if batch.values.__class__ is list else as_list(batch.values)
+        start, total = 0, len(values)
+        while start < total:
+            size = self.turns.size if total > self.turns.size else total
+            part = values if size == total else values[start : start + size]
+            begun = time.perf_counter()
+            self.faults.begin(batch, start, len(part))
+            keys = self._keys(part) if self.faults.keys is None else self.faults.keys
+            if len(keys) > len(part):
+                keys = keys[: len(part)]
+            self.faults.keys = keys
+            out: list[Any] | None = None if self.final else []
+            self._fold(keys, part, out)
+            counters = self.counters[0]
+            counters.records_in += len(part)
+            self.turns.learn(len(part), time.perf_counter() - begun, self.setting.settings.batch_records)
+            if out:
+                counters.records_out += len(out)
+                result = Batch(out)
+                if batch.position >= 0 and len(out) == len(part):
+                    result.position = batch.position + start
+                await emit(result)
+            if self.faults.dropped:
+                self.faults.dropped.clear()
+                await self.faults.flush()
+            start += len(part)
+            await self.turns.breathe()
+
+    def _keys(self, values: list[Any]) -> list[Any]:
+        key = self.key
+        assert key is not None
+        keys: list[Any] = []
+        try:
+            for value in values:
+                keys.append(key(value))
+        except Exception as error:
+            self.counters[0].errors += 1
+            raise self.faults.error(0, error, len(keys), values[len(keys)]) from error
+        return keys
+
+    def _select(self, values: list[Any]) -> list[Any]:
+        selector = self.selector
+        return values if selector is None else [selector(value) for value in values]
+
+    def _fold(self, keys: list[Any], values: list[Any], out: list[Any] | None) -> None:
+        if self.one_by_one:
+            assert out is not None
+            self._fold_one_by_one(keys, values, out)
+            return
+        table = self.table
+        start = 0
+        if self.selector is not None:
+            try:
+                values = self._select(values)
+            except Exception:  # noqa: BLE001 - found again, with its record, one by one
+                self._select_one_by_one(keys, values, out)
+                return
+        while True:
+            try:
+                table.run(keys, None if self.kind == "count" else values, start, out)
+            except Exception as error:
+                index = table.index
+                self._refuse(error, index, values[index])
+                start = index + 1
+                continue
+            return
+
+    def _select_one_by_one(self, keys: list[Any], values: list[Any], out: list[Any] | None) -> None:
+        for index, value in enumerate(values):
+            try:
+                chosen = self.selector(value)
+                self.table.run([keys[index]], [chosen], 0, out)
+            except Exception as error:
+                self._refuse(error, index, value)
+
+    def _fold_one_by_one(self, keys: list[Any], values: list[Any], out: list[Any]) -> None:
+        table = self.table
+        latest: list[Any] = []
+        for index, value in enumerate(values):
+            try:
+                table.run([keys[index]], [value], 0, latest)
+                key, accumulator = latest.pop()
+                out.append((key, self.aggregate.result(accumulator) if self.kind == "aggregate" else copy.copy(accumulator)))
+            except Exception as error:
+                self._refuse(error, index, value)
+
+    def _refuse(self, error: BaseException, index: int, value: Any) -> None:
+        """Apply the policy; a fold cannot wait in the middle of a batch, so a retry counts as a failure without a pause."""
+        policy = self.operators[0].on_error
+        tries = policy.attempts if isinstance(policy, Retry) else 1
+        self.faults.settle(0, error, index, value, tries)
+
+    async def end(self, emit: Emit) -> None:
+        if not self.final:
+            return
+        results = self.table.results()
+        if self.kind == "aggregate":
+            results = [(key, self.aggregate.result(accumulator)) for key, accumulator in results]
+        self.counters[0].records_out += len(results)
+        step = self.setting.settings.batch_records
+        for start in range(0, len(results), step):
+            await emit(Batch(results[start : start + step]))
+
+    async def close(self) -> None:
+        if self.kind == "aggregate":
+            result = self.aggregate.close()
+            if result is not None:
+                await result
+
+
+def is_mutable(initial: Any) -> bool:
+    """Whether a fold's accumulator could change after it was emitted."""
+    value = initial()
+    return not isinstance(value, IMMUTABLE) and not (isinstance(value, tuple) and all(isinstance(part, IMMUTABLE) for part in value))

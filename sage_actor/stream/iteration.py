@@ -1,0 +1,77 @@
+"""``async for`` over a stream: a job whose end is the caller's loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from sage_actor._core.batch import Batch
+from sage_actor._core.batch_queue import BatchQueue
+from sage_actor.errors import MailboxClosed
+from sage_actor.stream.datastream import DataStream
+from sage_actor.stream.job import Job
+from sage_actor.stream.row_stage import as_list
+
+if TYPE_CHECKING:
+    from sage_actor.stream.environment import Environment
+
+__all__ = ["StreamIterator"]
+
+T = TypeVar("T")
+
+AHEAD = 4
+"""Batches that may wait for the caller before the flow is held back."""
+
+
+class StreamIterator(Generic[T]):
+    """Starts its job at the first ``__anext__``; cancels it when dropped or closed before the end.
+
+    Records come as soon as they arrive. When the job fails, its error is raised after the records before it.
+    """
+
+    def __init__(self, env: Environment, stream: DataStream[T]) -> None:
+        self._env = env
+        self._stream = stream
+        self._queue = BatchQueue(AHEAD, name=f"iteration over {env.name}")
+        self._ready: deque[T] = deque()
+        self._job: Job | None = None
+
+    def __aiter__(self) -> StreamIterator[T]:
+        return self
+
+    def _start(self) -> Job:
+        end = self._stream._end(None, "iterate-out", None, None, None, form="deliver", deliver=self._deliver, in_owner=True)  # noqa: SLF001
+        job = self._env._launch([end.operator.id])  # noqa: SLF001
+        job.on_end(lambda _: self._queue.close())
+        return job
+
+    async def _deliver(self, batch: Batch) -> None:
+        try:
+            await self._queue.put(batch)
+        except MailboxClosed:
+            return
+
+    async def __anext__(self) -> T:
+        if self._ready:
+            return self._ready.popleft()
+        if self._job is None:
+            self._job = self._start()
+        batches = await self._queue.get_batch(1)
+        if not batches:
+            job = self._job
+            if job.status == "failed":
+                job.raise_error()
+            raise StopAsyncIteration
+        self._ready.extend(as_list(batches[0].values))
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        """Cancel the job, if it still runs. Idempotent."""
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._job is not None and not self._job.done:
+            self._job.cancel()
+
+    def __del__(self) -> None:
+        self._cancel()

@@ -1,0 +1,138 @@
+"""A running dataflow."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from sage_actor.errors import JobCancelled
+from sage_actor.telemetry.counters import JobMetrics
+
+if TYPE_CHECKING:
+    from sage_actor.stream.coordinator import Coordinator
+
+__all__ = ["Job", "JobStatus", "live_jobs"]
+
+JobStatus = Literal["created", "running", "stopping", "finished", "failed", "cancelled"]
+
+LIVE: weakref.WeakSet[Job] = weakref.WeakSet()
+
+
+class Job:
+    """One started dataflow; ``str(job)`` is its id.
+
+    `wait` belongs to the event loop that started the job; everything else may be called from any thread.
+    """
+
+    def __init__(self, id: str, name: str, *, bounded: bool, loop: asyncio.AbstractEventLoop) -> None:
+        self.id = id
+        self.name = name
+        self.bounded = bounded
+        self.error: BaseException | None = None
+        self.started_at = time.time()
+        self.ended_at: float | None = None
+        self.waited = False
+        self._status: JobStatus = "created"
+        self._loop = loop
+        self._done = asyncio.Event()
+        self._thread_done = threading.Event()
+        self._coordinator: Coordinator | None = None
+        self._callbacks: list[Callable[[Job], None]] = []
+        LIVE.add(self)
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id!r} {self._status}>"
+
+    @property
+    def status(self) -> JobStatus:
+        """created, running, stopping (draining), finished, failed or cancelled."""
+        return self._status
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._status in ("finished", "failed", "cancelled")
+
+    async def wait(self) -> None:
+        """Wait for the end. Cancelling the wait leaves the job running.
+
+        Raises:
+            OperatorError, WorkerLost, ...: the job failed; raised as it is, on every call.
+            JobCancelled: somebody cancelled it.
+        """
+        await self._done.wait()
+        self.raise_error()
+
+    def raise_error(self) -> None:
+        """Raise what made the job end, if it did not finish."""
+        self.waited = True
+        if self._status == "failed" and self.error is not None:
+            raise self.error
+        if self._status == "cancelled":
+            raise JobCancelled(self.name)
+
+    def stop(self) -> None:
+        """Ask the sources to stop; what they have read flows out, then the job is finished. Idempotent, returns at once."""
+        self._call(lambda coordinator: coordinator.stop())
+
+    def cancel(self) -> None:
+        """End the job now; what is under way is dropped. Idempotent, returns at once."""
+        self._call(lambda coordinator: coordinator.cancel())
+
+    def _call(self, action: Callable[[Coordinator], None]) -> None:
+        coordinator = self._coordinator
+        if coordinator is None or self.done:
+            return
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            action(coordinator)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(action, coordinator)
+
+    def metrics(self) -> JobMetrics:
+        """Counters of the job and of every operator and task, as far as they have been reported (remote workers: every 0.5 s)."""
+        snapshots = self._coordinator.snapshots() if self._coordinator is not None else []
+        return JobMetrics.of(snapshots, seconds=(self.ended_at or time.time()) - self.started_at)
+
+    def on_end(self, callback: Callable[[Job], None]) -> None:
+        """Call back, on the job's loop, once it has ended; at once if it has."""
+        if self.done:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def wait_in_thread(self, timeout: float | None = None) -> bool:
+        """Block the calling thread (not the job's own) until the job has ended; False if the timeout came first."""
+        return self._thread_done.wait(timeout)
+
+    # -- for the coordinator ---------------------------------------------------------------------------------------
+
+    def _begin(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._status = "running"
+
+    def _set(self, status: JobStatus, error: BaseException | None = None) -> None:
+        self._status = status
+        self.error = error
+        if self.done:
+            self.ended_at = time.time()
+            self._done.set()
+            self._thread_done.set()
+            callbacks, self._callbacks = self._callbacks, []
+            for callback in callbacks:
+                callback(self)
+
+
+def live_jobs() -> list[Job]:
+    """Jobs of this process that are known and not garbage, oldest first."""
+    return sorted(LIVE, key=lambda job: job.started_at)

@@ -1,0 +1,118 @@
+"""Keyed streams and their aggregations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeVar
+
+from sage_actor.errors import GraphError
+from sage_actor.stream.datastream import DataStream
+from sage_actor.stream.functions import AggregateFunction
+from sage_actor.stream.graph import Edge
+from sage_actor.stream.policies import OnError
+
+__all__ = ["Emit", "KeyedStream"]
+
+K = TypeVar("K")
+T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
+
+Emit = Literal["update", "final"]
+
+
+class KeyedStream(DataStream[T], Generic[K, T]):
+    """A stream grouped by key. Records of one key stay in order (per sender) and meet in one task.
+
+    Aggregations emit one update per record; ``emit="final"`` emits once per key, in order of first appearance, when a
+    bounded input ends (and needs one).
+    """
+
+    def count(self, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None) -> DataStream[tuple[K, int]]:
+        """Count the records: ``(key, n)``."""
+        return self._fold("count", None, None, None, emit, name, parallelism, None)
+
+    def sum(
+        self, value: Callable[[T], R] | None = None, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None,
+    ) -> DataStream[tuple[K, R]]:
+        """Sum the records, or what `value` takes from them: ``(key, total)``. Starts from the first value."""
+        return self._fold("sum", None, None, value, emit, name, parallelism, on_error)
+
+    def min(
+        self, value: Callable[[T], R] | None = None, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None,
+    ) -> DataStream[tuple[K, R]]:
+        """The smallest value so far: ``(key, least)``; of equal ones the first."""
+        return self._fold("min", None, None, value, emit, name, parallelism, on_error)
+
+    def max(
+        self, value: Callable[[T], R] | None = None, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None,
+    ) -> DataStream[tuple[K, R]]:
+        """The largest value so far: ``(key, greatest)``; of equal ones the first."""
+        return self._fold("max", None, None, value, emit, name, parallelism, on_error)
+
+    def reduce(
+        self, function: Callable[[T, T], T], *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        on_error: OnError | None = None,
+    ) -> DataStream[T]:
+        """Combine the records of a key: ``function(so_far, record)``; emits the combined record. The first stands for itself."""
+        return self._fold("reduce", function, None, None, emit, name, parallelism, on_error)
+
+    def fold(
+        self, initial: Callable[[], A] | A, function: Callable[[A, T], A], *, emit: Emit = "update", name: str | None = None,
+        parallelism: int | None = None, on_error: OnError | None = None,
+    ) -> DataStream[tuple[K, A]]:
+        """Fold the records of a key into an accumulator: ``(key, accumulator)``.
+
+        `initial` is called for each new key; a plain value must be immutable (a shared list would leak between keys).
+        """
+        make: Callable[[], Any] = initial if callable(initial) else constant(initial)
+        return self._fold("fold", function, make, None, emit, name, parallelism, on_error)
+
+    def aggregate(
+        self, function: AggregateFunction[T, Any, R] | type[AggregateFunction[T, Any, R]], *, emit: Emit = "update",
+        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+    ) -> DataStream[tuple[K, R]]:
+        """Aggregate with an `AggregateFunction`: ``(key, result)``."""
+        instance = function() if isinstance(function, type) else function
+        if not isinstance(instance, AggregateFunction):
+            raise GraphError(f"aggregate needs an AggregateFunction (create, add, result), not {function!r}; or use fold(initial, function)")
+        return self._fold("aggregate", instance, None, None, emit, name, parallelism, on_error)
+
+    def _fold(
+        self, kind: str, function: Any, initial: Callable[[], Any] | None, selector: Callable[[T], Any] | None, emit: Emit,
+        name: str | None, parallelism: int | None, on_error: OnError | None,
+    ) -> DataStream[Any]:
+        if emit not in ("update", "final"):
+            raise GraphError(f"{kind}: emit must be 'update' or 'final', not {emit!r}")
+        if function is not None and not callable(function) and kind != "aggregate":
+            raise GraphError(f"{kind} needs a function, not {function!r}")
+        options = {"fold": kind, "function": function, "initial": initial, "selector": selector, "emit": emit}
+        operator = self._add("fold", name, kind, None, parallelism, on_error, options)
+        return DataStream(self._env, [Edge(operator.id)])
+
+
+IMMUTABLE = (int, float, complex, str, bytes, bool, tuple, frozenset, type(None))
+
+
+def constant(value: Any) -> Callable[[], Any]:
+    """A factory for an immutable start value."""
+    if not isinstance(value, IMMUTABLE):
+        raise GraphError(f"fold: the initial value {value!r} is mutable and would be shared by all keys; pass a function that makes it")
+    return Constant(value)
+
+
+class Constant:
+    """A picklable ``lambda: value``."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self) -> Any:
+        return self.value
+
+

@@ -1,0 +1,152 @@
+"""Ends of a flow that take whole batches, or live in the submitting process."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sage_actor._core.batch import Batch
+from sage_actor.errors import GraphError
+from sage_actor.stream.graph import Operator
+from sage_actor.stream.policies import Retry
+from sage_actor.stream.row_stage import as_list
+from sage_actor.stream.sink import Sink
+from sage_actor.stream.stages import Emit, Stage
+
+if TYPE_CHECKING:
+    from sage_actor.stream.setting import TaskSetting
+
+__all__ = ["CallSink", "PrintSink", "SinkStage", "make_sink"]
+
+
+class SinkStage(Stage):
+    """Hands batches to a `Sink`. A failed write is tried again as a whole under ``Retry``, else it fails the job."""
+
+    def __init__(self, operators: list[Operator], setting: TaskSetting) -> None:
+        super().__init__(operators, setting)
+        self.opened = False
+        self.policy = operators[0].on_error
+        if not isinstance(self.policy, Retry) and self.policy not in (None, "fail"):
+            raise GraphError(
+                f"operator {operators[0].name!r}: a sink takes whole batches, so on_error must be 'fail' or Retry(...), not {self.policy!r}"
+            )
+
+    async def open(self) -> None:
+        self.sink = make_sink(self.operators[0], self)
+        self.opened = True
+        try:
+            await self.sink.open(self.context(self.operators[0]))
+        except Exception as error:
+            raise self.faults.error(0, error, -1, None, known=False) from error
+
+    async def process(self, batch: Batch, emit: Emit) -> None:
+        values = batch.values
+        counters = self.counters[0]
+        counters.records_in += len(values)
+        tries = 0
+        while True:
+            try:
+                await self.sink.write(values)
+                break
+            except Exception as error:
+                counters.errors += 1
+                tries += 1
+                pause = self.policy.pause(tries, self.setting.random) if isinstance(self.policy, Retry) else None
+                if pause is None:
+                    self.faults.begin(batch, 0, len(values))
+                    known = len(values) == 1
+                    raise self.faults.error(0, error, 0 if known else -1, values[0] if known else None, known=known) from error
+                counters.retried += 1
+                await self.setting.clock.sleep(pause)
+        counters.records_out += len(values)
+
+    async def end(self, emit: Emit) -> None:
+        try:
+            await self.sink.flush()
+        except Exception as error:
+            raise self.faults.error(0, error, -1, None, known=False) from error
+
+    async def close(self) -> None:
+        if self.opened:
+            self.opened = False
+            try:
+                await self.sink.close()
+            except Exception as error:
+                raise self.faults.error(0, error, -1, None, known=False) from error
+        await super().close()
+
+
+class CollectStage(Stage):
+    """Appends to the results of ``collect()``."""
+
+    async def process(self, batch: Batch, emit: Emit) -> None:
+        self.counters[0].records_in += len(batch)
+        self.counters[0].records_out += len(batch)
+        self.operators[0].options["results"].extend(as_list(batch.values))
+
+
+class DeliverStage(Stage):
+    """Hands whole batches, columns included, to a callable of the submitting process (async iteration, served requests)."""
+
+    async def process(self, batch: Batch, emit: Emit) -> None:
+        self.counters[0].records_in += len(batch)
+        self.counters[0].records_out += len(batch)
+        await self.operators[0].options["deliver"](batch)
+
+    async def end(self, emit: Emit) -> None:
+        ended = self.operators[0].options.get("ended")
+        if ended is not None:
+            await ended()
+
+
+class PrintSink(Sink[Any]):
+    """One line per record on standard output, one write per batch."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+
+    async def write(self, batch: Any) -> None:
+        prefix = self.prefix
+        sys.stdout.write("".join([f"{prefix}{value}\n" for value in batch]))
+        sys.stdout.flush()
+
+
+class CallSink(Sink[Any]):
+    """Calls an async function for each record, one after the other."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.replica = stage.create_replica(stage.operators[0])
+
+    async def open(self, context: Any) -> None:
+        await self.stage.open_replica(0, self.replica)
+
+    async def write(self, batch: Any) -> None:
+        call = self.replica.call
+        for value in batch:
+            await call(value)
+
+
+def make_sink(operator: Operator, stage: Stage) -> Sink[Any]:
+    """This task's own sink: constructed from a class, copied from an instance at parallelism above 1."""
+    options = operator.options
+    if options["form"] == "print":
+        return PrintSink(options.get("prefix", ""))
+    if options["form"] == "records":
+        return CallSink(stage)
+    given: Any = options["sink"]
+    made: Sink[Any]
+    if isinstance(given, type):
+        made = given(options["config"], **options["keywords"]) if options["config"] is not None else given(**options["keywords"])
+        return made
+    made = given
+    if stage.setting.parallelism == 1:
+        return made
+    try:
+        return copy.deepcopy(made)
+    except (TypeError, ValueError, RecursionError, AttributeError) as error:
+        raise GraphError(
+            f"operator {operator.name!r}: the sink instance cannot be copied for {stage.setting.parallelism} tasks ({error}); "
+            "pass its class with its configuration instead"
+        ) from error

@@ -1,0 +1,203 @@
+"""What a chain is made of. A stage takes a batch and hands batches on; where it must wait (room downstream, a pause
+between tries, a call in flight) it simply awaits, which suspends the whole chain and, through credit, its senders."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from sage_actor._core.batch import Batch
+from sage_actor.errors import OperatorError
+from sage_actor.stream.context import FunctionContext
+from sage_actor.stream.functions import Replica
+from sage_actor.stream.graph import Operator
+from sage_actor.stream.policies import DeadLetter, OnError, Retry
+from sage_actor.telemetry.counters import OperatorCounters
+
+if TYPE_CHECKING:
+    from sage_actor.stream.setting import TaskSetting
+
+__all__ = ["Emit", "Faults", "Stage", "Turns", "short"]
+
+Emit = Callable[[Batch], Awaitable[None]]
+
+
+class Stage:
+    """One part of a chain: one operator, or several fused into a generated loop."""
+
+    def __init__(self, operators: list[Operator], setting: TaskSetting) -> None:
+        self.operators = operators
+        self.setting = setting
+        self.counters = [OperatorCounters(operator.name) for operator in operators]
+        self.faults = Faults(self)
+        self.replicas: list[Replica] = []
+
+    async def open(self) -> None:
+        """Create and open the user's functions."""
+
+    def create_replica(self, operator: Operator) -> Replica:
+        """Make this task's own instance of an operator's function; it is closed with the stage."""
+        assert operator.function is not None
+        replica = operator.function.create(parallelism=self.setting.parallelism)
+        self.replicas.append(replica)
+        return replica
+
+    async def open_replica(self, index: int, replica: Replica) -> None:
+        """Run the user's ``open``; its exception becomes an `OperatorError`."""
+        try:
+            await replica.open(self.context(self.operators[index]))
+        except Exception as error:
+            raise self.faults.error(index, error, -1, None, known=False) from error
+
+    async def process(self, batch: Batch, emit: Emit) -> None:
+        """Take over one batch; results go to `emit` in order."""
+        raise NotImplementedError
+
+    async def end(self, emit: Emit) -> None:
+        """Input has ended: emit what is still held."""
+
+    async def close(self) -> None:
+        """Close the user's functions, all of them, also after a failure; then raise the first error, if any."""
+        first: BaseException | None = None
+        for index, replica in enumerate(self.replicas):
+            try:
+                await replica.close()
+            except Exception as error:  # noqa: BLE001 - every close() runs; the first error is reported below
+                first = first or self.faults.error(min(index, len(self.operators) - 1), error, -1, None, known=False)
+        if first is not None:
+            raise first
+
+    def context(self, operator: Operator) -> FunctionContext:
+        """The context of one operator of this task."""
+        return self.setting.context(operator.name)
+
+
+class Faults:
+    """What becomes of records whose function raised, for the operators of one stage."""
+
+    __slots__ = ("asides", "base", "dropped", "keys", "length", "replies", "stage", "tags")
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.base = -1
+        self.length = 0
+        self.keys: list[Any] | None = None
+        self.tags: list[Any] | None = None
+        self.dropped: list[int] = []
+        self.asides: list[tuple[int, DeadLetter[Any]]] = []
+        self.replies: list[tuple[Any, BaseException]] = []
+
+    def begin(self, batch: Batch, start: int, length: int) -> None:
+        """Remember the columns of the records now in work."""
+        self.base = -1 if batch.position < 0 else batch.position + start
+        self.length = length
+        self.keys = None if batch.keys is None else (batch.keys if start == 0 else batch.keys[start:])
+        self.tags = None if batch.tags is None else (batch.tags if start == 0 else batch.tags[start:])
+
+    def error(self, index: int, error: BaseException, offset: int, value: Any, *, known: bool = True) -> BaseException:
+        """Wrap an exception with its address. `offset` counts within the records in work, -1 if unknown."""
+        if isinstance(error, OperatorError):
+            return error
+        operator = self.stage.operators[index]
+        setting = self.stage.setting
+        position = self.base + offset if self.base >= 0 and offset >= 0 else None
+        key = self.keys[offset] if self.keys is not None and 0 <= offset < len(self.keys) else None
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        shown = short(value) if known else None
+        wrapped = OperatorError(setting.job, operator.name, text, key, position, shown, setting.index)
+        wrapped.__cause__ = error
+        return wrapped
+
+    def policy(self, index: int) -> OnError | str:
+        """The policy of an operator; in a served flow a record's error answers its request unless "fail" was asked for."""
+        operator = self.stage.operators[index]
+        if operator.on_error is None:
+            return "reply" if operator.served else "fail"
+        return operator.on_error
+
+    def settle(self, index: int, error: BaseException, offset: int, value: Any, tries: int = 1) -> float | None:
+        """Decide about one failed call.
+
+        Returns:
+            Seconds to wait before the next try, or None: the record is dropped (and counted, set aside, or answered).
+
+        Raises:
+            OperatorError: the policy is to fail.
+        """
+        counters = self.stage.counters[index]
+        counters.errors += 1
+        policy = self.policy(index)
+        if isinstance(policy, Retry):
+            pause = policy.pause(tries, self.stage.setting.random)
+            if pause is not None:
+                counters.retried += 1
+                return pause
+            policy = policy.then
+        operator = self.stage.operators[index]
+        if operator.served and (policy != "fail" or operator.on_error is None):
+            policy = "reply" if policy != "dead_letter" else "dead_letter"
+        wrapped = None
+        if policy == "fail":
+            raise self.error(index, error, offset, value) from error
+        if policy == "dead_letter":
+            counters.dead_letters += 1
+            position = self.base + offset if self.base >= 0 and offset >= 0 else None
+            key = self.keys[offset] if self.keys is not None and 0 <= offset < len(self.keys) else None
+            self.asides.append((operator.id, DeadLetter(value, error, operator.name, position, key)))
+        else:
+            counters.skipped += 1
+        if operator.served and self.tags is not None and 0 <= offset < len(self.tags):
+            wrapped = self.error(index, error, offset, value)
+            self.replies.append((self.tags[offset], wrapped))
+        self.dropped.append(offset)
+        return None
+
+    async def flush(self) -> None:
+        """Send what was set aside to the dead-letter readers, and errors to the waiting requests."""
+        if self.asides:
+            asides, self.asides = self.asides, []
+            for operator_id in dict.fromkeys(number for number, _ in asides):
+                letters = [letter for number, letter in asides if number == operator_id]
+                await self.stage.setting.aside(operator_id, "dead", Batch(letters))
+        if self.replies:
+            replies, self.replies = self.replies, []
+            owner = self.stage.operators[-1].id
+            await self.stage.setting.aside(owner, "failed", Batch([e for _, e in replies], tags=[tag for tag, _ in replies]))
+
+
+def short(value: Any, limit: int = 120) -> str:
+    """A bounded repr for messages; a repr that raises is named, not passed on."""
+    if isinstance(value, str | bytes | list | tuple | dict | set) and len(value) > 1000:
+        return f"<{type(value).__name__} of {len(value)}>"
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ must not hide the error that is being reported
+        return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class Turns:
+    """Keeps turns short: yields to the event loop when about 2 ms of user code have run, and learns how many records fit."""
+
+    __slots__ = ("begun", "budget", "size")
+
+    def __init__(self, most: int) -> None:
+        self.budget = 0.002
+        self.size = min(64, most)
+        self.begun = 0.0
+
+    def learn(self, records: int, seconds: float, most: int) -> None:
+        """Adapt how many records are taken at once to about half a turn."""
+        if records >= self.size and seconds < self.budget / 8:
+            self.size = min(self.size * 4, most)
+        elif seconds > self.budget and self.size > 1:
+            self.size = max(1, int(self.size * self.budget / (2 * seconds)))
+
+    async def breathe(self) -> None:
+        """Give other tasks of the loop their turn if this one has had its share."""
+        now = time.perf_counter()
+        if now - self.begun > self.budget:
+            await asyncio.sleep(0)
+            self.begun = time.perf_counter()

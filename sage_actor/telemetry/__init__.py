@@ -1,0 +1,1 @@
+"""Counters, exporters and logs. Reads; is never called by the hot path."""
