@@ -108,17 +108,11 @@ cdef class TaskFlight:
     cdef Py_ssize_t waiters
 
 
-cdef object owner_of(object flight):
-    if isinstance(flight, ThreadFlight):
-        return (<ThreadFlight>flight).owner
-    return (<TaskFlight>flight).owner
-
-
 cdef int refuse_endless_wait(object key, object flight, object me) except -1:
     """Raise if the load waited for waits, over any number of steps, for the caller itself."""
     cdef object step = flight
     while step is not None:
-        owner = owner_of(step)
+        owner = step.owner
         if owner == me:
             raise RuntimeError(
                 f"loading {key!r} asks the cache for {key!r} again (directly, or through another load that waits for it) and "
@@ -206,15 +200,11 @@ cdef class LRUCache:
         old_ring = None
 
     def statistics(self):
-        return CacheStatistics(
-            self._hits, self._misses, self._evictions, self._expirations,
-            len(self._map), self._bytes, self._loads, self._shared_loads,
-        )
+        counts = (self._hits, self._misses, self._evictions, self._expirations)
+        return CacheStatistics(*counts, len(self._map), self._bytes, self._loads, self._shared_loads)
 
     def __repr__(self):
         return f"<LRUCache {len(self._map)} of {self._capacity} entries, {self._bytes} bytes>"
-
-    # ------------------------------------------------------------------ single flight
 
     def get_or_load(self, key, load):
         cdef ThreadFlight mine, flight
@@ -319,8 +309,6 @@ cdef class LRUCache:
         if self._flights.get(place) is flight:
             self._flights.pop(place, None)
 
-    # ------------------------------------------------------------------ structure
-
     cdef object _find(self, object key, bint counted):
         cdef double now = self._now() if self._timed else 0.0
         cdef dict map_ = self._map
@@ -420,8 +408,6 @@ cdef class LRUCache:
                 self._evictions += len(self._map)
                 self.clear()
         return 0
-
-    # ------------------------------------------------------------------ values
 
     cdef object _encode(self, object value):
         try:

@@ -43,7 +43,7 @@ def _address(backend: str) -> Generator[str, None, None]:
     if url is not None:
         yield url
         return
-    from sage_actor.testing import redis_server
+    from sage_actor.testing.redis_server import redis_server
 
     print("no SAGE_REDIS_URL: starting a private Redis server", file=sys.stderr)
     with redis_server() as private:

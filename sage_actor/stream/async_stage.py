@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sage_actor._core.batch import Batch
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
-from sage_actor.stream.row_stage import as_list
-from sage_actor.stream.stages import Emit, Stage
+from sage_actor.stream.stages import Emit, Stage, as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -65,7 +64,7 @@ class AsyncStage(Stage):
         await self.open_replica(0, self.replica)
 
     async def process(self, batch: Batch, emit: Emit) -> None:
-        values = batch.values if batch.values.__class__ is list else as_list(batch.values)
+        values = as_list(batch.values)
         keys, tags, stamps = batch.keys, batch.tags, batch.timestamps
         self.has_columns = (tags is not None, stamps is not None)
         self.counters[0].records_in += len(values)

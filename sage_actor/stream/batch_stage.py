@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
 from sage_actor.stream.graph import Operator
-from sage_actor.stream.row_stage import as_list
-from sage_actor.stream.stages import Emit, Stage, Turns
+from sage_actor.stream.stages import Emit, Stage, Turns, as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -41,6 +40,7 @@ class BatchStage(Stage):
             faults.begin(batch, start, length)
             self.counters[0].records_in += length
             begun = time.perf_counter()
+            out: Any
             try:
                 out = await self._call(values)
             except Exception as error:

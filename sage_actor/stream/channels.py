@@ -188,7 +188,5 @@ def estimate_bytes(batch: Batch) -> int:
         return int(nbytes)
     if not len(values):
         return 0
-    first = values[0]
-    if isinstance(first, str | bytes | bytearray | int | float | tuple | list | dict):
-        return sys.getsizeof(first) * len(values)
-    return int(getattr(first, "nbytes", None) or 64) * len(values)
+    first: Any = values[0]
+    return int(getattr(first, "nbytes", None) or sys.getsizeof(first, 64)) * len(values)

@@ -18,11 +18,12 @@ NUMERIC_TOWER = {float: (int,), complex: (int, float)}
 
 def signature_hints(spec: FunctionSpec) -> tuple[Callable[..., Any], dict[str, Any]] | None:
     """The callable that will run and its resolved annotations, or None where Python cannot tell."""
-    target = spec.target
-    call = target
+    target: Any = spec.target
+    call: Any = target
     if isinstance(target, type) or not callable(target) or not hasattr(target, "__code__"):
-        if hasattr(target, "__func__"):
-            call = target.__func__
+        method = getattr(target, "__func__", None)
+        if method is not None:
+            call = method
         elif hasattr(target, "__code__"):
             call = target
         else:

@@ -10,8 +10,7 @@ from sage_actor._core.batch import Batch
 from sage_actor._core.keyed import KeyedFold
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
-from sage_actor.stream.row_stage import as_list
-from sage_actor.stream.stages import Emit, Stage, Turns
+from sage_actor.stream.stages import Emit, Stage, Turns, as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -55,7 +54,7 @@ class FoldStage(Stage):
                 await result
 
     async def process(self, batch: Batch, emit: Emit) -> None:
-        values = batch.values if batch.values.__class__ is list else as_list(batch.values)
+        values = as_list(batch.values)
         start, total = 0, len(values)
         while start < total:
             size = self.turns.size if total > self.turns.size else total
@@ -167,5 +166,7 @@ class FoldStage(Stage):
 
 def is_mutable(initial: Any) -> bool:
     """Whether a fold's accumulator could change after it was emitted."""
-    value = initial()
-    return not isinstance(value, IMMUTABLE) and not (isinstance(value, tuple) and all(isinstance(part, IMMUTABLE) for part in value))
+    value: Any = initial()
+    if value.__class__ is tuple:
+        return not all(isinstance(part, IMMUTABLE) for part in value)
+    return not isinstance(value, IMMUTABLE)

@@ -299,8 +299,10 @@ class Replica:
 
 def is_async_callable(call: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine (also through partials and callable objects)."""
-    while hasattr(call, "func") and callable(call.func):
-        call = call.func
+    inner: Any = call
+    while callable(getattr(inner, "func", None)):
+        inner = inner.func
+    call = inner
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
 
 

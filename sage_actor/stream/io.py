@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from sage_actor._core.batch_queue import BatchQueue
 from sage_actor.errors import GraphError
@@ -164,7 +164,8 @@ def classify_source(given: Any, config: Mapping[str, Any] | None, keywords: Mapp
     if config is not None or keywords:
         raise GraphError(f"source: a configuration goes with a class, but {given!r} is not one")
     if isinstance(given, Source):
-        return type(given).__name__, True, given.bounded
+        source = cast("Source[Any]", given)
+        return type(source).__name__, True, source.bounded
     if isinstance(given, AsyncIterable):
         return "async-iterable", True, False
     if isinstance(given, Iterable):
@@ -176,16 +177,16 @@ def classify_source(given: Any, config: Mapping[str, Any] | None, keywords: Mapp
 
 def make_source(options: Mapping[str, Any]) -> Source[Any]:
     """This task's own source."""
-    given = options["source"]
+    given: Any = options["source"]
     if isinstance(given, type):
         made: Source[Any] = (
             given(options["config"], **options["keywords"]) if options["config"] is not None else given(**options["keywords"])
         )
         return made
     if isinstance(given, Source):
-        return given
+        return cast("Source[Any]", given)
     if isinstance(given, AsyncIterable):
-        return AsyncIterableSource(given)
+        return AsyncIterableSource(cast("AsyncIterable[Any]", given))
     if isinstance(given, Sequence) or hasattr(given, "dtype"):
-        return SequenceSource(given)
+        return SequenceSource(cast("Sequence[Any]", given))
     return IterableSource(given)

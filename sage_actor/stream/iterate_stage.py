@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
 from sage_actor.stream.graph import Operator
-from sage_actor.stream.row_stage import as_list
-from sage_actor.stream.stages import Emit, Stage, Turns
+from sage_actor.stream.stages import Emit, Stage, Turns, as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -35,7 +34,7 @@ class IterateStage(Stage):
         await self.open_replica(0, self.replica)
 
     async def process(self, batch: Batch, emit: Emit) -> None:
-        values = batch.values if batch.values.__class__ is list else as_list(batch.values)
+        values = as_list(batch.values)
         self.faults.begin(batch, 0, len(values))
         out: list[Any] = []
         tags: list[Any] = []

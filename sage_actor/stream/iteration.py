@@ -10,7 +10,7 @@ from sage_actor._core.batch_queue import BatchQueue
 from sage_actor.errors import MailboxClosed
 from sage_actor.stream.datastream import DataStream
 from sage_actor.stream.job import Job
-from sage_actor.stream.row_stage import as_list
+from sage_actor.stream.stages import as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.environment import Environment

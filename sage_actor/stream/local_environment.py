@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures.thread  # noqa: F401 - must register its exit hook before ours, so that ours runs first
+import importlib
 import os
 import sys
 import threading
@@ -183,7 +183,8 @@ def background() -> Background:
     with _lock:
         if _background is None:
             _background = Background()
-            # Before the interpreter joins its threads: jobs may still need new ones.
+            # Our exit hook must run first: before the interpreter joins its threads and closes their pools, jobs need both.
+            importlib.import_module("concurrent.futures.thread")
             threading._register_atexit(exit_watch.wait)  # type: ignore[attr-defined]  # noqa: SLF001
         return _background
 

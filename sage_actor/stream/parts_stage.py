@@ -89,11 +89,12 @@ class PartsStage(Stage):
 
     async def _feed_all(self, request: Any, index: int, results: Any, value: Any) -> None:
         step, counters = self.steps[index], self.step_counters[index]
-        iterator = aiter(results) if isinstance(results, AsyncIterable) else iter(results)
+        many: Any = results
+        iterator: Any = aiter(many) if isinstance(results, AsyncIterable) else iter(many)
         try:
             while True:
                 try:
-                    part = next(iterator) if not isinstance(results, AsyncIterable) else await anext(iterator)  # type: ignore[arg-type]
+                    part = next(iterator) if not isinstance(results, AsyncIterable) else await anext(iterator)
                 except (StopIteration, StopAsyncIteration):
                     return
                 except Exception as error:

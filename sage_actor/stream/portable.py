@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from sage_actor.errors import OperatorError, SageError
@@ -17,7 +18,8 @@ def dump(value: object, buffers: Callable[[pickle.PickleBuffer], Any] | None = N
     """cloudpickle, protocol 5: functions and classes of scripts travel by value."""
     import cloudpickle
 
-    return cast(bytes, cloudpickle.dumps(value, protocol=5, buffer_callback=buffers))
+    pickler: Any = cloudpickle
+    return cast(bytes, pickler.dumps(value, protocol=5, buffer_callback=buffers))
 
 
 class RemoteError(SageError):
@@ -44,8 +46,7 @@ def portable_error(error: BaseException) -> BaseException:
 def portable_letters(values: Any) -> list[Any]:
     """Dead letters and errors, each fit to travel."""
     return [
-        DeadLetter(v.value, portable_error(v.error), v.operator, v.position, v.key) if isinstance(v, DeadLetter) else portable_error(v)
-        for v in values
+        replace(cast("DeadLetter[Any]", v), error=portable_error(v.error)) if isinstance(v, DeadLetter) else portable_error(v) for v in values
     ]
 
 

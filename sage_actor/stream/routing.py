@@ -204,8 +204,8 @@ def copy_record(value: Any, place: str) -> Any:
 def batch_copy(batch: Batch, *, reuse: bool, place: str) -> Batch:
     """The batch for one more branch."""
     values = batch.values if reuse else copy_records(batch.values, place)
-    if values is batch.values and isinstance(values, list):
-        values = list(values)
+    if values is batch.values and values.__class__ is list:
+        values = values[:]
     return Batch(
         values,
         None if batch.keys is None else list(batch.keys),

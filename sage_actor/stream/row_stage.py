@@ -12,7 +12,7 @@ from sage_actor.errors import GraphError, OperatorError
 from sage_actor.stream.codegen import StepShape, build_loop, failing_step, slices
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
-from sage_actor.stream.stages import Emit, Stage, Turns
+from sage_actor.stream.stages import Emit, Stage, Turns, as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -65,9 +65,7 @@ class RowStage(Stage):
             await self.open_replica(i, replica)
 
     async def process(self, batch: Batch, emit: Emit) -> None:
-        values = batch.values
-        if values.__class__ is not list:
-            values = as_list(values)
+        values = as_list(batch.values)
         total = len(values)
         if total <= self.turns.size:
             await self._run(values, batch, 0, emit)
@@ -161,14 +159,6 @@ class RowStage(Stage):
                 records = self.counts[i]
                 self.counts[i] = 0
             counter.records_out += records
-
-
-def as_list(values: Any) -> list[Any]:
-    """A numpy column as Python objects; other sequences as a list."""
-    tolist = getattr(values, "tolist", None)
-    if tolist is not None and getattr(values, "ndim", 1) == 1:
-        return tolist()  # type: ignore[no-any-return]
-    return list(values)
 
 
 def cached(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

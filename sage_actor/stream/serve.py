@@ -239,7 +239,7 @@ def served_path(env: Environment, stream: DataStream[Any], allowed: tuple[str, .
     Raises:
         GraphError: not one path, no requests at its head, or a step that breaks the correlation.
     """
-    taps = stream._taps  # noqa: SLF001
+    taps: tuple[Edge, ...] = stream._taps  # noqa: SLF001
     path: list[Operator] = []
     while True:
         if len(taps) != 1 or taps[0].port != "out":

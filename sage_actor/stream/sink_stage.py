@@ -10,9 +10,8 @@ from sage_actor._core.batch import Batch
 from sage_actor.errors import GraphError
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
-from sage_actor.stream.row_stage import as_list
 from sage_actor.stream.sink import Sink
-from sage_actor.stream.stages import Emit, Stage
+from sage_actor.stream.stages import Emit, Stage, as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting

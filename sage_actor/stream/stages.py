@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sage_actor._core.batch import Batch
 from sage_actor.errors import OperatorError
@@ -19,7 +19,7 @@ from sage_actor.telemetry.counters import OperatorCounters
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
 
-__all__ = ["Emit", "Faults", "Stage", "Turns", "short"]
+__all__ = ["Emit", "Faults", "Stage", "Turns", "as_list", "short"]
 
 Emit = Callable[[Batch], Awaitable[None]]
 
@@ -167,11 +167,24 @@ class Faults:
             await self.stage.setting.aside(owner, "failed", Batch([e for _, e in replies], tags=[tag for tag, _ in replies]))
 
 
+LARGE = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
+def as_list(values: Any) -> list[Any]:
+    """A column as a list: itself if it is one; a numpy column as Python objects."""
+    if values.__class__ is list:
+        return cast("list[Any]", values)
+    tolist = getattr(values, "tolist", None)
+    if tolist is not None and getattr(values, "ndim", 1) == 1:
+        return cast("list[Any]", tolist())
+    return list(values)
+
+
 def short(value: Any, limit: int = 120) -> str:
     """A bounded repr for messages; a repr that raises is named, not passed on."""
-    if isinstance(value, str | bytes | list | tuple | dict | set) and len(value) > 1000:
-        return f"<{type(value).__name__} of {len(value)}>"
     try:
+        if value.__class__ in LARGE and len(value) > 1000:
+            return f"<{type(value).__name__} of {len(value)}>"
         text = repr(value)
     except Exception as error:  # noqa: BLE001 - a user's __repr__ must not hide the error that is being reported
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"

@@ -391,7 +391,7 @@ async def a_worker_that_blocks_is_killed_on_close(case: BackendCase) -> None:
     """A worker whose loop is blocked cannot end when asked: it is killed after 5 s, silently."""
     async with _group(case, 1, "obey") as owner:
         owner.tell(1, "block")
-        await owner.endpoint.flush()
+        await owner.until_came(1, 1)
         begun = system_clock.monotonic()
         await owner.group.aclose()
         took = system_clock.monotonic() - begun

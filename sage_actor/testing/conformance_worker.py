@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -49,11 +50,12 @@ def burst(endpoint: Endpoint, to: int, count: int) -> None:
 async def obey(endpoint: Endpoint) -> None:
     """Do what frames of the owner say (a JSON list: what, then its arguments); tell it what came from others.
 
-    ``burst to count``; ``say text`` on stderr; ``exit code``, at once; ``leave code`` through `sys.exit`; ``block``, for ever;
+    ``burst to count``; ``say text`` on stderr; ``exit code``, at once; ``leave code`` through `sys.exit`; ``block``, for ever, having said so;
     ``echo text``. At the end of a burst the owner gets ``[sender, number of frames, all right and in order]``.
     """
     seen: dict[int, int] = {}
     wrong: set[int] = set()
+    blocking: list[asyncio.Future[None]] = []
     leaving: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def receive(sender: int, frame: memoryview) -> None:
@@ -79,13 +81,18 @@ async def obey(endpoint: Endpoint) -> None:
         elif what == "leave":
             leaving.set_result(arguments[0])
         elif what == "block":
-            while True:
-                pass
+            blocking.append(asyncio.ensure_future(_block(endpoint)))
         else:
             endpoint.send(0, [arguments[0].encode()])
 
     endpoint.start(receive, _ignore)
     sys.exit(await leaving)
+
+
+async def _block(endpoint: Endpoint) -> None:
+    endpoint.send(0, [b"blocking"])
+    await endpoint.flush()
+    threading.Event().wait()
 
 
 async def raising(endpoint: Endpoint) -> None:

@@ -49,7 +49,7 @@ def test_redis(rule: Rule, loop: str, redis_address: str) -> None:
     async def keys() -> Collection[str]:
         from redis.asyncio import Redis
 
-        async with Redis.from_url(redis_address) as client:
+        async with Redis.from_url(redis_address) as client:  # pyright: ignore[reportUnknownMemberType]
             return list(map(str, await client.keys("sage:conformance:*")))  # pyright: ignore[reportUnknownMemberType]
 
     run(rule, BackendCase(redis_address, redis.create, keys), loop)

@@ -113,7 +113,7 @@ async def test_a_forged_entry_for_a_worker_fails_the_group(redis_address: str) -
         error = await owner.loss()
         assert isinstance(error, FrameError)
         assert "worker 1 (process" in str(error)
-    assert "not ours" in str(error)
+        assert "not ours" in str(error)
         await group.aclose()
         assert owner.lost.empty()
 

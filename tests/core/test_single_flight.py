@@ -317,6 +317,6 @@ def test_loops_in_two_threads_do_not_share_flights() -> None:
         return 3
 
     with ThreadPoolExecutor(2) as pool:
-        outcomes = [pool.submit(lambda: asyncio.run(cache.aget_or_load("key", load))) for _ in range(2)]  # type: ignore[arg-type]
+        outcomes = [pool.submit(lambda: asyncio.run(cache.aget_or_load("key", load))) for _ in range(2)]
         assert [outcome.result(30) for outcome in outcomes] == [3, 3]
     assert cache.statistics().loads == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import assert_type
+from typing import Any, assert_type
 
 import sage_actor as sage
 
@@ -61,7 +61,7 @@ async def chains(env: sage.Environment) -> None:
     assert_type(numbers.map(str).map_batch(lengths), sage.DataStream[int])
     assert_type(numbers.union(numbers.map(lambda x: -x)), sage.DataStream[int])
     assert_type(numbers.rebalance(), sage.DataStream[int])
-    assert_type(numbers.dead_letters(), sage.DataStream[sage.DeadLetter[int]])
+    assert_type(numbers.dead_letters(), sage.DataStream[sage.DeadLetter[Any]])
 
     pairs = env.from_collection([("a", 1), ("b", 2)])
     assert_type(pairs, sage.DataStream[tuple[str, int]])
