@@ -8,7 +8,7 @@ Skipped tests are named, with their reasons: a skip must be seen.
 from __future__ import annotations
 
 import sys
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def main() -> None:
     folder, steps_passed, steps_failed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     counts: Counter[str] = Counter()
     for report in sorted(folder.glob("*.xml")):
-        for case in ElementTree.parse(report).getroot().iter("testcase"):
+        for case in ET.parse(report).getroot().iter("testcase"):
             outcomes = {child.tag for child in case}
             name = f"{case.get('classname')}::{case.get('name')}"
             if outcomes & {"failure", "error"}:

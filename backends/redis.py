@@ -56,6 +56,7 @@ class RedisBackend:
             for worker in range(1, count + 1):
                 started.start_worker(worker, WorkerStart(_OPENER, keys.arguments()))
             await started.wait_ready()
+            endpoint.expect_beats()
         except BaseException:
             await started.kill()
             raise

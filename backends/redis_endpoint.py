@@ -105,6 +105,10 @@ class RedisEndpoint:
         self._pulse.start()
         self._tasks.append(self._loop.create_task(self._guarded(self._write()), name=f"redis-write-{self.worker}"))
 
+    def expect_beats(self) -> None:
+        """Every watched worker is up; see `RedisPulse.expect`."""
+        self._pulse.expect()
+
     def start(self, receive: FrameHandler, lost: LostHandler) -> None:
         """Begin delivering; see `Endpoint.start`."""
         self._loopback.start(receive)
@@ -233,4 +237,5 @@ async def open_in_worker(worker: int, arguments: Mapping[str, str], failed: Call
 
     endpoint = RedisEndpoint(worker, keys, silent=silent, failed=failed)
     await endpoint.open()
+    endpoint.expect_beats()
     return endpoint

@@ -24,8 +24,8 @@ _EXPIRY: Final = 60  # seconds that the keys of a killed group outlive it
 class RedisPulse:
     """Beats in a thread of its own, so that user code which blocks the loop is not taken for death.
 
-    `silent` is called on the loop once for each watched worker whose beat stood still for 5 s after it was first seen (the
-    owner's: since we began to watch), `gone` once when the server does not answer; the pulse ends with that.
+    `silent` is called on the loop once for each watched worker whose beat stood still for 5 s after it was first seen, or
+    that was never heard for 5 s after `expect`; `gone` once when the server does not answer; the pulse ends with that.
     """
 
     def __init__(
@@ -38,11 +38,16 @@ class RedisPulse:
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
+        self._expecting = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sage-pulse-{worker}", daemon=True)
 
     def start(self) -> None:
         """Begin to beat. Call once."""
         self._thread.start()
+
+    def expect(self) -> None:
+        """Every watched worker is up: one that was never heard is silent from now on."""
+        self._expecting.set()
 
     async def aclose(self) -> None:
         """Stop beating; returns when the thread has ended. Idempotent."""
@@ -75,8 +80,6 @@ class RedisPulse:
         streams = [keys.stream(self._worker, peer) for peer in keys.peers(self._worker)]
         names = [keys.beat(worker) for worker in self._watched]
         seen: dict[int, tuple[object, float]] = {}
-        if 0 in self._watched:
-            seen[0] = (None, system_clock.monotonic())
         beat = 0
         while not self._stop.is_set():
             beat += 1
@@ -96,8 +99,8 @@ class RedisPulse:
         now = system_clock.monotonic()
         for worker, value in beats.items():
             known = seen.get(worker)
-            if known is None and value is None:
-                continue  # it has not begun
+            if known is None and value is None and not self._expecting.is_set():
+                continue  # it may be starting
             if known is None or known[0] != value:
                 seen[worker] = (value, now)
             elif now - known[1] > _SILENCE:

@@ -69,7 +69,12 @@ class WorkerProcess:
         self._lines = bytearray()
 
         self._control, theirs = socket.socketpair()
-        self._stderr, writing = os.pipe()
+        try:
+            self._stderr, writing = os.pipe()
+        except OSError:
+            self._control.close()
+            theirs.close()
+            raise
         try:
             self._process = subprocess.Popen(
                 [
@@ -86,14 +91,21 @@ class WorkerProcess:
             theirs.close()
             os.close(writing)
         self.pid = self._process.pid
-        os.set_blocking(self._stderr, False)
-        self._loop.add_reader(self._stderr, self._read_stderr)
         self._pidfd = -1
         if sys.platform == "linux":
-            self._pidfd = os.pidfd_open(self.pid)
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError:
+                self._process.kill()
+                self._process.wait()
+                self._control.close()
+                os.close(self._stderr)
+                raise
             self._loop.add_reader(self._pidfd, self._check)
         else:
             self._loop.call_later(_POLL, self._check)
+        os.set_blocking(self._stderr, False)
+        self._loop.add_reader(self._stderr, self._read_stderr)
         self._send(json.dumps(setup).encode() + b"\n")
         self._control.setblocking(False)
         self._loop.add_reader(self._control, self._read_control)
@@ -175,8 +187,9 @@ class WorkerProcess:
         if len(self._words) > _LAST_WORDS:
             del self._words[:-_LAST_WORDS]
         if sys.stderr is not None:
-            sys.stderr.write(self._decoder.decode(piece))
-            sys.stderr.flush()
+            with contextlib.suppress(OSError, ValueError):  # a closed or broken stderr of ours is not the worker's end
+                sys.stderr.write(self._decoder.decode(piece))
+                sys.stderr.flush()
         return True
 
     def _close_stderr(self) -> None:

@@ -30,7 +30,24 @@ LONG_FILES = {
 HEAVY = ["numpy", "fastapi", "uvicorn", "typer", "rich", "prometheus_client", "structlog", "redis", "anyio", "httpx", "uvloop"]
 
 # Where everything may be caught: there, code that is not ours runs, or nobody stands above who could be told.
-BROAD_HANDLERS: dict[str, str] = {}
+BROAD_HANDLERS = {
+    "sage_actor/jobs/runner.py": "the supervisor's edge: whatever ends a job is its result",
+    "sage_actor/jobs/script.py": "the supervisor's edge: whatever a script raises is its result",
+    "sage_actor/stream/async_stage.py": "user functions",
+    "sage_actor/stream/batch_stage.py": "user functions",
+    "sage_actor/stream/coordinator.py": "the supervisor of the job: any failure becomes its status",
+    "sage_actor/stream/fold_stage.py": "user functions",
+    "sage_actor/stream/io.py": "user iterables",
+    "sage_actor/stream/iterate_stage.py": "user functions",
+    "sage_actor/stream/portable.py": "user exception classes, rebuilt in another process",
+    "sage_actor/stream/stages.py": "user functions: close() and __repr__",
+    "sage_actor/stream/task.py": "user functions: close()",
+    "sage_actor/stream/worker.py": "user pickles",
+    "backends/frame_reader.py": "the handler of the layer above",
+    "backends/loopback.py": "the handler of the layer above",
+    "backends/socket_link.py": "the handler of the layer above",
+    "backends/worker_main.py": "the end of a process: the owner is told",
+}
 
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|misc|managers?|stuff)(_|$)")
 PACKAGES = ("sage_actor", "backends")
@@ -118,7 +135,7 @@ ALLOWED_IMPORTS = {
 
 def may_import(importer: str, target: str, height: dict[str, int]) -> str:
     """Why a layer may not import another; "" if it may."""
-    if target == importer:
+    if target in {importer, "errors"}:  # the error tree imports nothing and is everybody's
         return ""
     if target == "backends":
         return "backends are loaded by name (entry points), never imported"
@@ -404,7 +421,7 @@ def test_broad_handlers_stand_in_the_named_files_and_say_why() -> None:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if re.search(r"noqa:.*BLE", line):
                 files.add(place)
-                if not re.search(r"noqa: BLE001 - \w+ \w+", line):
+                if not re.search(r"noqa: BLE001 +(- )?\w+ \w+", line):
                     unexplained.append(f"{place}:{number}")
             if re.search(r"#\s*(type|pyright): ignore\s*$", line):
                 unexplained.append(f"{place}:{number}")

@@ -55,14 +55,16 @@ class LRUCache(Generic[K, V]):
         clock: Callable[[], float] | None = None,
     ) -> None: ...
     @overload
-    def get(self, key: K) -> V | None: ...
+    def get(self, key: K) -> V | None:
+        """The value, which becomes the most recently used one; the default (None) if it is absent or expired."""
     @overload
     def get(self, key: K, default: D) -> V | D: ...
     def put(self, key: K, value: V, *, ttl: float | None = None) -> None:
         """Keep the value as the most recently used one. `ttl` overrides the cache's (0 = for ever). Leaves the cache as it
         was if measuring or compressing the value raises."""
     @overload
-    def pop(self, key: K) -> V | None: ...
+    def pop(self, key: K) -> V | None:
+        """Take the value out; the default (None) if it is absent or expired. Counts neither as hit nor as miss."""
     @overload
     def pop(self, key: K, default: D) -> V | D: ...
     def __contains__(self, key: object) -> bool:
@@ -84,4 +86,5 @@ class LRUCache(Generic[K, V]):
         The load runs in a task of its own, in the first caller's context. Failures are not cached. Endless waits raise
         RuntimeError as in get_or_load. Flights are not shared with get_or_load, nor between loops.
         """
-    def statistics(self) -> CacheStatistics: ...
+    def statistics(self) -> CacheStatistics:
+        """The counters as they stand now."""

@@ -48,7 +48,8 @@ class ObjectPool(Generic[T]):
         """Drop the free objects."""
     def __len__(self) -> int:
         """How many objects are free."""
-    def statistics(self) -> PoolStatistics: ...
+    def statistics(self) -> PoolStatistics:
+        """The counters as they stand now."""
 
 class BufferPool:
     """Byte buffers and numpy arrays by power-of-two size classes (64 bytes and up). Thread-safe under the GIL.
@@ -67,4 +68,5 @@ class BufferPool:
         same buffer twice in a row."""
     def clear(self) -> None:
         """Drop the free buffers."""
-    def statistics(self) -> PoolStatistics: ...
+    def statistics(self) -> PoolStatistics:
+        """The counters as they stand now."""

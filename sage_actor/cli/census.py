@@ -17,7 +17,7 @@ from sage_actor.stream.datastream import DataStream
 from sage_actor.stream.environment import EnvironmentBase
 from sage_actor.stream.results import Collected
 
-__all__ = ["Census", "SourceFile", "count_plainly", "describe_census", "library_files"]
+__all__ = ["Census", "SourceFile", "Totals", "count_plainly", "describe_census", "library_files"]
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
@@ -46,7 +47,7 @@ class BatchStage(Stage):
             except Exception as error:
                 if faults.policy(0) == "fail":
                     self.counters[0].errors += 1
-                    raise faults.error(0, error, 0 if length == 1 else -1, values, known=length == 1) from error
+                    raise faults.error(0, error, 0 if length == 1 else -1, values[0], known=length == 1) from error
                 out = []
                 await self._divide(as_list(values), 0, error, out)
             self.counters[0].records_out += len(out)
@@ -74,16 +75,18 @@ class BatchStage(Stage):
             import numpy as np
 
             values = np.asarray(values)
+        elif values.__class__ is not list:
+            values = as_list(values)
         result = self.replica.call(values)
         if inspect.isawaitable(result):
             result = await result
-        try:
-            length = len(result)
-        except TypeError:
-            raise TypeError(f"map_batch must answer with a sequence of {len(values)} results, not {type(result).__name__}") from None
+        if not isinstance(result, Sequence) and not hasattr(result, "dtype") or isinstance(result, str | bytes):
+            raise TypeError(f"map_batch must answer with a sequence of {len(values)} results, not {type(result).__name__}")
+        length = len(result)
         if length != len(values):
             raise ValueError(f"map_batch got {len(values)} records and answered with {length} results; it must be one for each")
-        return result
+        # Batches are merged in place further on; a list that the function keeps must stay as it is.
+        return result if hasattr(result, "dtype") else list(result)
 
     async def _divide(self, values: list[Any], offset: int, error: BaseException, out: list[Any]) -> None:
         """The batch failed: halve it until only the bad records are left, and treat those by the policy."""

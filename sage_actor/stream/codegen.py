@@ -148,6 +148,8 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
     call = f"f{i}({argument})"
     if shape.kind == "flat_map" and shape.handling != "raise":
         call = f"list({call})"
+    if shape.kind == "process" and shape.handling != "raise":
+        call = f"list(() if (r := {call}) is None else r)"
     target = "r" if shape.kind != "map" else "x"
     write_call(w, i, shape, target, call)
     if shape.kind == "map":
@@ -160,10 +162,8 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
     if not inner:
         count(w, i, shape)
         return True
-    if shape.kind == "process":
+    if shape.kind == "process" and shape.handling == "raise":
         w.add("if r is None: continue")
-        if shape.handling != "raise":
-            write_call(w, i, shape, "r", "list(r)", value="v", again=call)
     if last:
         w.add(f"if r.__class__ is list and len(r) <= {SMALL}:")
         w.depth += 1
@@ -182,17 +182,19 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
         w.add("yield 0.0")
         w.depth -= 2
         return True
-    w.add(f"for r{i} in (r,) if r.__class__ is list and len(r) <= {SMALL} else slices(r):")
+    # What is drained in slices may be endless and all filtered out further down: it must yield though nothing comes out.
+    w.add(f"z{i} = r.__class__ is not list or len(r) > {SMALL}")
+    w.add(f"for r{i} in slices(r) if z{i} else (r,):")
     w.depth += 1
     if shape.counted:
         w.add(f"n{i} += len(r{i})")
-    trailers.append((w.depth, "if len(out) >= room: yield 0.0"))
+    trailers.append((w.depth, f"if z{i} or len(out) >= room: yield 0.0"))
     w.add(f"for v in r{i}:")
     w.depth += 1
     return False
 
 
-def write_call(w: Writer, i: int, shape: StepShape, target: str, call: str, *, value: str = "v", again: str = "") -> None:
+def write_call(w: Writer, i: int, shape: StepShape, target: str, call: str) -> None:
     """``target = call`` under the step's error handling; a dropped record continues the innermost loop."""
     if shape.handling == "raise":
         w.add(f"{target} = {call}")
@@ -201,7 +203,7 @@ def write_call(w: Writer, i: int, shape: StepShape, target: str, call: str, *, v
         w.add("try:")
         w.add(f"    {target} = {call}")
         w.add("except Exception as e:")
-        w.add(f"    h{i}(e, {value}, 1, it)")
+        w.add(f"    h{i}(e, v, 1, it)")
         w.add("    continue")
         return
     w.add(f"t{i} = 0")
@@ -211,11 +213,9 @@ def write_call(w: Writer, i: int, shape: StepShape, target: str, call: str, *, v
     w.add("        break")
     w.add("    except Exception as e:")
     w.add(f"        t{i} += 1")
-    w.add(f"        p{i} = h{i}(e, {value}, t{i}, it)")
+    w.add(f"        p{i} = h{i}(e, v, t{i}, it)")
     w.add(f"    if p{i} is None: break")
     w.add(f"    yield p{i}")
-    if again:
-        w.add(f"    {target} = {again}")
     w.add(f"if t{i} and p{i} is None: continue")
 
 

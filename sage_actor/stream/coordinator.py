@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import pickle
 from collections.abc import Iterable
@@ -23,6 +25,7 @@ from sage_actor.stream.worker import JobIdentity, TaskHost, control_frame, expla
 
 __all__ = ["Coordinator"]
 
+LOGGER = logging.getLogger("sage_actor")
 ENTRY = "sage_actor.stream.worker:main"
 DEPLOY_TIMEOUT = 60.0
 
@@ -39,6 +42,8 @@ class Coordinator:
         self.settings = settings
         self.backend: Backend = open_backend(settings.backend)
         self.plan: Plan = make_plan(graph, wanted, settings, hosts_in_owner=self.backend.hosts_in_owner)
+        if self.backend.hosts_in_owner and any(chain.parallelism > 1 for chain in self.plan.chains):
+            say_one_core()
         self.identity = JobIdentity(job.name, stable_hash(job.id), attempt)
         self.group: WorkerGroup | None = None
         self.host: TaskHost | None = None
@@ -198,6 +203,12 @@ class Coordinator:
             self.job._set("cancelled")  # noqa: SLF001
         else:
             self.job._set("finished")  # noqa: SLF001
+
+
+@functools.cache
+def say_one_core() -> None:
+    """Once per process: parallelism on the local backend shares one core."""
+    LOGGER.warning("parallelism on backend 'local' shares one event loop and one core; backend='process' uses all cores of this machine")
 
 
 def new_job_id(name: str) -> str:

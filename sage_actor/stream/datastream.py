@@ -403,6 +403,8 @@ class DataStream(Generic[T]):
             check_parallelism(parallelism, f"operator {label!r}")
         if spec is not None and len(self._taps) == 1:
             check_fit(self._produced, graph.operators[self._taps[0].source].name, spec, label)
+        if spec is not None:
+            self._env.late_bindings.check(spec, label)
         inputs = [Edge(tap.source, tap.port, tap.partition) for tap in self._taps]
         operator = graph.add(kind, name, default_name=default_name, function=spec, inputs=inputs, options=options)
         operator.on_error = policy

@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from sage_actor.errors import GraphError, NeverStarted
+from sage_actor.stream.coordinator import Coordinator, new_job_id
 from sage_actor.stream.datastream import DataStream, DataStreamSink, check_parallelism
 from sage_actor.stream.graph import Edge, Graph, Operator
 from sage_actor.stream.io import classify_source
 from sage_actor.stream.job import Job
+from sage_actor.stream.late_binding import LateBindings
 from sage_actor.stream.settings import JobSettings
 from sage_actor.stream.source import Source
 
@@ -68,6 +70,7 @@ class EnvironmentBase:
             check_parallelism(parallelism, f"environment {self.name!r}")
             self.settings = self.settings.merged(given | {"parallelism": parallelism})
         self.graph = Graph()
+        self.late_bindings = LateBindings()
         self.started: dict[int, Job] = {}
         self.jobs: list[Job] = []
 
@@ -192,8 +195,6 @@ class EnvironmentBase:
 
     def _launch(self, wanted: list[int], attempt: int = 1) -> Job:
         """Compile and start on the running loop; returns at once."""
-        from sage_actor.stream.coordinator import Coordinator, new_job_id
-
         needed = self.graph.upstream(wanted)
         bounded = all(op.bounded for op in self.graph.operators if op.id in needed and op.kind == "source")
         job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop())

@@ -23,16 +23,34 @@ AHEAD = 4
 """Batches that may wait for the caller before the flow is held back."""
 
 
+class Feed:
+    """The job's side of an iteration: what graph and job refer to, so that they keep no reference to the iterator itself."""
+
+    def __init__(self, name: str) -> None:
+        self.queue = BatchQueue(AHEAD, name=f"iteration over {name}")
+
+    async def deliver(self, batch: Batch) -> None:
+        """Hand a batch to the loop, waiting while it is behind; dropped once the loop has been left."""
+        try:
+            await self.queue.put(batch)
+        except MailboxClosed:
+            return
+
+    def ended(self, job: Job) -> None:
+        """The job has ended: what is queued can still be read."""
+        self.queue.close()
+
+
 class StreamIterator(Generic[T]):
     """Starts its job at the first ``__anext__``; cancels it when dropped or closed before the end.
 
-    Records come as soon as they arrive. When the job fails, its error is raised after the records before it.
+    Records come as soon as they arrive. When the job fails or is cancelled, its error is raised after the records before it.
     """
 
     def __init__(self, env: Environment, stream: DataStream[T]) -> None:
         self._env = env
         self._stream = stream
-        self._queue = BatchQueue(AHEAD, name=f"iteration over {env.name}")
+        self._feed = Feed(env.name)
         self._ready: deque[T] = deque()
         self._job: Job | None = None
 
@@ -40,27 +58,19 @@ class StreamIterator(Generic[T]):
         return self
 
     def _start(self) -> Job:
-        end = self._stream._end(None, "iterate-out", None, None, None, form="deliver", deliver=self._deliver, in_owner=True)  # noqa: SLF001
+        end = self._stream._end(None, "iterate-out", None, None, None, form="deliver", deliver=self._feed.deliver, in_owner=True)  # noqa: SLF001
         job = self._env._launch([end.operator.id])  # noqa: SLF001
-        job.on_end(lambda _: self._queue.close())
+        job.on_end(self._feed.ended)
         return job
-
-    async def _deliver(self, batch: Batch) -> None:
-        try:
-            await self._queue.put(batch)
-        except MailboxClosed:
-            return
 
     async def __anext__(self) -> T:
         if self._ready:
             return self._ready.popleft()
         if self._job is None:
             self._job = self._start()
-        batches = await self._queue.get_batch(1)
+        batches = await self._feed.queue.get_batch(1)
         if not batches:
-            job = self._job
-            if job.status == "failed":
-                job.raise_error()
+            self._job.raise_error()
             raise StopAsyncIteration
         self._ready.extend(as_list(batches[0].values))
         return self._ready.popleft()

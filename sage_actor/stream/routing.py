@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch, Marker
-from sage_actor._core.stable_hash import split_by_key
+from sage_actor._core.stable_hash import split_by_key, stable_hash
 from sage_actor.errors import OperatorError, UnstableKey
 from sage_actor.stream.channels import Channel
 from sage_actor.stream.graph import Partition
@@ -47,14 +48,14 @@ class Router:
         if kind == "single":
             await self._give(0, batch)
         elif kind == "hash":
-            batch.keys = self._keys(batch.values)
+            batch.keys = self._keys(batch)
             if len(self.channels) == 1:
                 await self._give(0, batch)
                 return
             try:
                 parts = split_by_key(batch, self.groups, len(self.channels))
             except UnstableKey as error:
-                raise self._error(error, batch.values[0], -1) from error
+                raise self._error(error, batch, first_unstable(batch.keys)) from error
             for i, part in enumerate(parts):
                 if part is not None:
                     await self._give(i, part)
@@ -87,33 +88,35 @@ class Router:
         else:
             function = self.partition.function
             assert function is not None
-            keys = self._keys(values)
+            keys = self._keys(batch)
             for i, key in enumerate(keys):
                 try:
                     target = function(key, n)
                     if not 0 <= target < n:
                         raise ValueError(f"the partitioner answered {target!r} for key {key!r}; it must be 0 <= i < {n}")
                 except Exception as error:
-                    raise self._error(error, values[i], i) from error
+                    raise self._error(error, batch, i) from error
                 rows[target].append(i)
         for target, row in enumerate(rows):
             if row:
                 await self._give(target, pick(batch, row))
 
-    def _keys(self, values: Any) -> list[Any]:
+    def _keys(self, batch: Batch) -> list[Any]:
         key = self.partition.key
         assert key is not None
         keys: list[Any] = []
         try:
-            for value in values:
+            for value in batch.values:
                 keys.append(key(value))
         except Exception as error:
-            raise self._error(error, values[len(keys)], len(keys)) from error
+            raise self._error(error, batch, len(keys)) from error
         return keys
 
-    def _error(self, error: BaseException, value: Any, offset: int) -> OperatorError:
+    def _error(self, error: BaseException, batch: Batch, offset: int) -> OperatorError:
         name = f"{'key_by' if self.kind == 'hash' else 'partition_custom'} of {self.consumer}"
-        return OperatorError(self.setting.job, name, f"{type(error).__name__}: {error}", None, None, short(value), self.setting.index)
+        position = None if batch.position < 0 else batch.position + offset
+        text = f"{type(error).__name__}: {error}"
+        return OperatorError(self.setting.job, name, text, None, position, short(batch.values[offset]), self.setting.index)
 
     async def _give(self, target: int, batch: Batch) -> None:
         waiting = self.waiting[target]
@@ -150,6 +153,16 @@ class Router:
         await self.flush()
         for channel in self.channels:
             channel.mark(marker)
+
+
+def first_unstable(keys: Sequence[Any]) -> int:
+    """Index of the first key that has no stable hash."""
+    for index, key in enumerate(keys):
+        try:
+            stable_hash(key)
+        except UnstableKey:
+            return index
+    return 0
 
 
 def cut(batch: Batch, start: int, stop: int) -> Batch:

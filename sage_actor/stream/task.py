@@ -14,7 +14,7 @@ from sage_actor.ports import Clock, system_clock, system_random
 from sage_actor.stream.async_stage import AsyncStage
 from sage_actor.stream.channels import Channel, RemoteChannel
 from sage_actor.stream.graph import Port
-from sage_actor.stream.io import make_source
+from sage_actor.stream.io import AsyncIterableSource, IterableSource, SequenceSource, make_source
 from sage_actor.stream.plan import TaskSpec
 from sage_actor.stream.portable import portable_letters
 from sage_actor.stream.routing import Router, batch_copy
@@ -187,6 +187,7 @@ class Task:
         counters, own = self.counters, self.source_counters
         clock = time.perf_counter_ns
         limit, most = min(64, self.settings.batch_records), self.settings.batch_records
+        fresh = isinstance(source, SequenceSource | IterableSource | AsyncIterableSource)
         flushed = clock()
         while True:
             if self.stopping and not self.draining:
@@ -214,7 +215,8 @@ class Task:
             if isinstance(got, Batch):
                 batch = got
             else:
-                batch = Batch(got, position=self.taken)
+                # Batches are merged in place further on; a list that a user's source keeps must stay as it is.
+                batch = Batch(got if fresh or got.__class__ is not list else list(got), position=self.taken)
             number = len(batch)
             self.taken += number
             own.records_in += number
@@ -272,9 +274,10 @@ class Task:
 
     async def _aside(self, operator: int, port: Port, batch: Batch) -> None:
         for router in self.sides.get((operator, port), ()):
-            if any(isinstance(channel, RemoteChannel) for channel in router.channels):
-                batch = Batch(portable_letters(batch.values), tags=batch.tags)
-            await router.add(batch)
+            # Each reader has a batch of its own: routers merge batches in place.
+            remote = any(isinstance(channel, RemoteChannel) for channel in router.channels)
+            values = portable_letters(batch.values) if remote else list(batch.values)
+            await router.add(Batch(values, tags=None if batch.tags is None else list(batch.tags)))
 
     async def _flush(self) -> None:
         for router in self.routers:

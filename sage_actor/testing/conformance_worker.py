@@ -50,8 +50,8 @@ def burst(endpoint: Endpoint, to: int, count: int) -> None:
 async def obey(endpoint: Endpoint) -> None:
     """Do what frames of the owner say (a JSON list: what, then its arguments); tell it what came from others.
 
-    ``burst to count``; ``say text`` on stderr; ``exit code``, at once; ``leave code`` through `sys.exit`; ``block``, for ever, having said so;
-    ``echo text``. At the end of a burst the owner gets ``[sender, number of frames, all right and in order]``.
+    ``burst to count``; ``say text`` on stderr; ``exit code``, at once; ``leave code`` through `sys.exit`; ``block`` for ever,
+    having said so; ``echo text``. At the end of a burst the owner gets ``[sender, number of frames, all right and in order]``.
     """
     seen: dict[int, int] = {}
     wrong: set[int] = set()

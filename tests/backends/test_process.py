@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -70,8 +71,14 @@ class Owner:
         self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.lost: asyncio.Queue[BackendError] = asyncio.Queue()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.group.kill()
+
     async def start(self, entry: str) -> ProcessGroup:
-        group = await process.create("process").start(1, group="group-of-a-test", entry=entry)
+        self.group = group = await process.create("process").start(1, group="group-of-a-test", entry=entry)
         group.endpoint.start(lambda sender, frame: self.frames.put_nowait(bytes(frame)), self.lost.put_nowait)
         return group
 
@@ -89,72 +96,70 @@ def lives(pid: int) -> bool:
 
 @pytest.mark.asyncio
 async def test_a_worker_has_the_owners_path_and_place_but_not_its_main(entries: str, capfd: pytest.CaptureFixture[str]) -> None:
-    owner = Owner()
-    group = await owner.start(f"{entries}:tell")
-    try:
+    async with Owner() as owner:
+        group = await owner.start(f"{entries}:tell")
         told = json.loads(await owner.frame())
-    finally:
         await group.aclose()
-    assert Path(told["main"]).name == "worker_boot.py"
-    assert told["path"] == sys.path
-    assert told["cwd"] == os.getcwd()
-    assert told["session"] == told["pid"] == group.workers[0].pid != os.getsid(0)
-    assert told["interrupt"] is True
-    assert told["interval"] < 0.001
-    assert told["stdin"] == ""
-    assert "group-of-a-test" in told["argv"]
-    assert told["argv"][told["argv"].index("--worker") + 1] == "1"
-    assert "to the owner's stdout" in capfd.readouterr().out
+        assert Path(told["main"]).name == "worker_boot.py"
+        assert told["path"] == sys.path
+        assert told["cwd"] == os.getcwd()
+        assert told["session"] == told["pid"] == group.workers[0].pid != os.getsid(0)
+        assert told["interrupt"] is True
+        assert told["interval"] < 0.001
+        assert told["stdin"] == ""
+        assert "group-of-a-test" in told["argv"]
+        assert told["argv"][told["argv"].index("--worker") + 1] == "1"
+        assert "to the owner's stdout" in capfd.readouterr().out
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("how", ["closed", "killed", "stuck"])
 async def test_a_worker_takes_along_what_user_code_has_started(entries: str, how: str) -> None:
-    owner = Owner()
-    group = await owner.start(f"{entries}:parent")
-    child = int(await owner.frame())
-    assert lives(child)
-    if how == "killed":
-        os.kill(group.workers[0].pid, signal.SIGKILL)
-        await owner.lost.get()
-    elif how == "stuck":
-        os.kill(group.workers[0].pid, signal.SIGSTOP)
-        await group.kill()
-    else:
+    async with Owner() as owner:
+        group = await owner.start(f"{entries}:parent")
+        child = int(await owner.frame())
+        assert lives(child)
+        if how == "killed":
+            os.kill(group.workers[0].pid, signal.SIGKILL)
+            await owner.lost.get()
+        elif how == "stuck":
+            os.kill(group.workers[0].pid, signal.SIGSTOP)
+            await group.kill()
+        else:
+            await group.aclose()
+        async with asyncio.timeout(3):
+            while lives(child):  # noqa: ASYNC110  nobody tells us of a stranger's end
+                await asyncio.sleep(0)
         await group.aclose()
-    async with asyncio.timeout(3):
-        while lives(child):  # noqa: ASYNC110  nobody tells us of a stranger's end
-            await asyncio.sleep(0)
-    await group.aclose()
 
 
 @pytest.mark.asyncio
 async def test_stderr_of_a_worker_reaches_ours(entries: str, capsys: pytest.CaptureFixture[str]) -> None:
-    owner = Owner()
-    group = await owner.start(f"{entries}:stubborn")
-    await owner.frame()
-    await group.aclose()
-    assert "not yet" in capsys.readouterr().err
-    assert owner.lost.empty()
+    async with Owner() as owner:
+        group = await owner.start(f"{entries}:stubborn")
+        await owner.frame()
+        await group.aclose()
+        assert "not yet" in capsys.readouterr().err
+        assert owner.lost.empty()
 
 
 @pytest.mark.asyncio
 async def test_ctrl_c_does_not_end_a_worker(entries: str) -> None:
-    owner = Owner()
-    group = await owner.start(f"{entries}:interrupted")
-    assert await owner.frame() == b"still here"
-    await group.aclose()
-    assert owner.lost.empty()
+    async with Owner() as owner:
+        group = await owner.start(f"{entries}:interrupted")
+        assert await owner.frame() == b"still here"
+        await group.aclose()
+        assert owner.lost.empty()
 
 
 @pytest.mark.asyncio
 async def test_a_thread_of_user_code_does_not_keep_a_failed_worker(entries: str) -> None:
-    owner = Owner()
-    group = await owner.start(f"{entries}:threaded")
-    async with asyncio.timeout(3):
-        error = await owner.lost.get()
-    await group.aclose()
-    assert "with a thread that never ends" in str(error)
+    async with Owner() as owner:
+        group = await owner.start(f"{entries}:threaded")
+        async with asyncio.timeout(3):
+            error = await owner.lost.get()
+        await group.aclose()
+        assert "with a thread that never ends" in str(error)
 
 
 @pytest.mark.asyncio

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 import pytest
 
@@ -41,12 +41,18 @@ async def client(address: str) -> AsyncGenerator[Client, None]:
 
 
 class Owner:
-    """A group of two that echo, and what comes of it."""
+    """A group of two that echo, and what comes of it; ended with the block."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.lost: asyncio.Queue[BackendError] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.group.kill()
 
     async def start(self, address: str) -> backend.RedisGroup:
         self.group = await backend.create(address).start(2, group=self.name, entry=f"{WORKER}:echo")
@@ -88,96 +94,96 @@ async def test_an_address_that_is_none_is_said() -> None:
 
 @pytest.mark.asyncio
 async def test_a_forged_entry_for_the_owner_fails_the_group(redis_address: str) -> None:
-    owner = Owner("forged-for-owner")
-    group = await owner.start(redis_address)
-    async with client(redis_address) as other:
-        await owner.echo(1, b"before")
-        [stream] = [key for key in await other.keys("sage:forged-for-owner:*") if key.endswith(b":1>0")]
-        await other.xadd(stream.decode(), {"f": bytes(100)})
-        error = await owner.loss()
-        assert isinstance(error, FrameError)
-        assert "from worker 1 to worker 0" in str(error)
-        await group.aclose()
-        assert owner.lost.empty()
-        assert not await other.keys("sage:forged-for-owner:*")
+    async with Owner("forged-for-owner") as owner:
+        group = await owner.start(redis_address)
+        async with client(redis_address) as other:
+            await owner.echo(1, b"before")
+            [stream] = [key for key in await other.keys("sage:forged-for-owner:*") if key.endswith(b":1>0")]
+            await other.xadd(stream.decode(), {"f": bytes(100)})
+            error = await owner.loss()
+            assert isinstance(error, FrameError)
+            assert "from worker 1 to worker 0" in str(error)
+            await group.aclose()
+            assert owner.lost.empty()
+            assert not await other.keys("sage:forged-for-owner:*")
 
 
 @pytest.mark.asyncio
 async def test_a_forged_entry_for_a_worker_fails_the_group(redis_address: str) -> None:
-    owner = Owner("forged-for-worker")
-    group = await owner.start(redis_address)
-    async with client(redis_address) as other:
-        await owner.echo(1, b"before")
-        [stream] = [key for key in await other.keys("sage:forged-for-worker:*") if key.endswith(b":0>1")]
-        await other.xadd(stream.decode(), {"f": bytes(100), "g": b""})
-        error = await owner.loss()
-        assert isinstance(error, FrameError)
-        assert "worker 1 (process" in str(error)
-        assert "not ours" in str(error)
-        await group.aclose()
-        assert owner.lost.empty()
+    async with Owner("forged-for-worker") as owner:
+        group = await owner.start(redis_address)
+        async with client(redis_address) as other:
+            await owner.echo(1, b"before")
+            [stream] = [key for key in await other.keys("sage:forged-for-worker:*") if key.endswith(b":0>1")]
+            await other.xadd(stream.decode(), {"f": bytes(100), "g": b""})
+            error = await owner.loss()
+            assert isinstance(error, FrameError)
+            assert "worker 1 (process" in str(error)
+            assert "not ours" in str(error)
+            await group.aclose()
+            assert owner.lost.empty()
 
 
 @pytest.mark.asyncio
 async def test_a_killed_server_is_told_once_and_leaves_no_process(server: RedisServer) -> None:
-    owner = Owner("server-dies")
-    group = await owner.start(server.address)
-    await owner.echo(1, b"before")
-    server.kill()
-    error = await owner.loss()
-    assert isinstance(error, BackendUnavailable)
-    assert server.address in str(error)
-    group.endpoint.send(1, [b"dropped"])
-    await group.endpoint.flush()
-    await group.aclose()
-    assert owner.lost.empty()
-    for worker in group.workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(worker.pid, 0)
+    async with Owner("server-dies") as owner:
+        group = await owner.start(server.address)
+        await owner.echo(1, b"before")
+        server.kill()
+        error = await owner.loss()
+        assert isinstance(error, BackendUnavailable)
+        assert server.address in str(error)
+        group.endpoint.send(1, [b"dropped"])
+        await group.endpoint.flush()
+        await group.aclose()
+        assert owner.lost.empty()
+        for worker in group.workers:
+            with pytest.raises(ProcessLookupError):
+                os.kill(worker.pid, 0)
 
 
 @pytest.mark.asyncio
 async def test_a_server_that_hangs_is_told(server: RedisServer) -> None:
-    owner = Owner("server-hangs")
-    group = await owner.start(server.address)
-    await owner.echo(1, b"before")
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        error = await owner.loss()
-        assert isinstance(error, BackendUnavailable)
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
-    await group.aclose()
+    async with Owner("server-hangs") as owner:
+        group = await owner.start(server.address)
+        await owner.echo(1, b"before")
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            error = await owner.loss()
+            assert isinstance(error, BackendUnavailable)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        await group.aclose()
 
 
 @pytest.mark.asyncio
 async def test_a_worker_that_falls_silent_is_told(redis_address: str) -> None:
-    owner = Owner("silent")
-    group = await owner.start(redis_address)
-    await owner.echo(2, b"before")
-    os.kill(group.workers[1].pid, signal.SIGSTOP)
-    error = await owner.loss(10.0)
-    assert isinstance(error, WorkerLost)
-    assert (error.worker, error.exit_code) == (2, None)
-    await group.kill()
+    async with Owner("silent") as owner:
+        group = await owner.start(redis_address)
+        await owner.echo(2, b"before")
+        os.kill(group.workers[1].pid, signal.SIGSTOP)
+        error = await owner.loss(10.0)
+        assert isinstance(error, WorkerLost)
+        assert (error.worker, error.exit_code) == (2, None)
+        await group.kill()
 
 
 @pytest.mark.asyncio
 async def test_streams_hold_only_what_is_in_flight_and_expire(redis_address: str) -> None:
-    owner = Owner("short")
-    group = await owner.start(redis_address)
-    async with client(redis_address) as other:
-        for turn in range(200):
-            await owner.echo(1 + turn % 2, bytes(2000))
-        streams = [key for key in await other.keys("sage:short:*") if b">" in key]
-        assert streams
-        async with asyncio.timeout(5):
-            while any([await other.xlen(stream) for stream in streams]):  # noqa: ASYNC110  the server does not tell
-                await asyncio.sleep(0)
-        async with asyncio.timeout(10):  # a killed group's keys end by themselves
-            while not all([0 < await other.ttl(key) <= 60 for key in await other.keys("sage:short:*")]):  # noqa: ASYNC110  the server does not tell
-                await asyncio.sleep(0)
-    await group.aclose()
+    async with Owner("short") as owner:
+        group = await owner.start(redis_address)
+        async with client(redis_address) as other:
+            for turn in range(200):
+                await owner.echo(1 + turn % 2, bytes(2000))
+            streams = [key for key in await other.keys("sage:short:*") if b">" in key]
+            assert streams
+            async with asyncio.timeout(5):
+                while any([await other.xlen(stream) for stream in streams]):  # noqa: ASYNC110  the server does not tell
+                    await asyncio.sleep(0)
+            async with asyncio.timeout(10):  # a killed group's keys end by themselves
+                while not all([0 < await other.ttl(key) <= 60 for key in await other.keys("sage:short:*")]):  # noqa: ASYNC110  the server does not tell
+                    await asyncio.sleep(0)
+        await group.aclose()
 
 
 @pytest.mark.asyncio
