@@ -112,7 +112,7 @@ def measure(options: Options) -> Result:
     p50_limit, p99_limit = TARGETS["redis" if options.backend.startswith("redis") else options.backend]
     detail: dict[str, object] = {}
     met = True
-    worst, worst_probe = 0.0, 0.0
+    worst, worst_probe = float("-inf"), 0.0
     for loop in LOOPS:
         rounds = list(zip(taken[loop], taken[f"{loop} probe"], strict=True))
         p50, p99 = (median([through[i] - alone[i] for through, alone in rounds]) for i in (0, 1))

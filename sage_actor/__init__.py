@@ -15,48 +15,46 @@ if TYPE_CHECKING:
     from sage_actor.connectors.console import ConsoleSink as ConsoleSink
     from sage_actor.connectors.file_sink import FileSink as FileSink
     from sage_actor.connectors.file_source import FileSource as FileSource
-    from sage_actor.errors import (
-        BackendError as BackendError,
-        BackendUnavailable as BackendUnavailable,
-        ConfigError as ConfigError,
-        ConnectorError as ConnectorError,
-        GraphError as GraphError,
-        JobCancelled as JobCancelled,
-        JobError as JobError,
-        JobFailed as JobFailed,
-        JobNotFound as JobNotFound,
-        MailboxFull as MailboxFull,
-        NeverStarted as NeverStarted,
-        NotFinished as NotFinished,
-        OperatorError as OperatorError,
-        RequestError as RequestError,
-        SageError as SageError,
-        SerializationError as SerializationError,
-        ServerError as ServerError,
-        ServerUnreachable as ServerUnreachable,
-        Unauthorized as Unauthorized,
-        UnknownBackend as UnknownBackend,
-        UnstableKey as UnstableKey,
-        WorkerLost as WorkerLost,
-    )
+    from sage_actor.errors import BackendError as BackendError
+    from sage_actor.errors import BackendUnavailable as BackendUnavailable
+    from sage_actor.errors import ConfigError as ConfigError
+    from sage_actor.errors import ConnectorError as ConnectorError
+    from sage_actor.errors import GraphError as GraphError
+    from sage_actor.errors import JobCancelled as JobCancelled
+    from sage_actor.errors import JobError as JobError
+    from sage_actor.errors import JobFailed as JobFailed
+    from sage_actor.errors import JobNotFound as JobNotFound
+    from sage_actor.errors import MailboxFull as MailboxFull
+    from sage_actor.errors import NeverStarted as NeverStarted
+    from sage_actor.errors import NotFinished as NotFinished
+    from sage_actor.errors import OperatorError as OperatorError
+    from sage_actor.errors import RequestError as RequestError
+    from sage_actor.errors import SageError as SageError
+    from sage_actor.errors import SerializationError as SerializationError
+    from sage_actor.errors import ServerError as ServerError
+    from sage_actor.errors import ServerUnreachable as ServerUnreachable
+    from sage_actor.errors import Unauthorized as Unauthorized
+    from sage_actor.errors import UnknownBackend as UnknownBackend
+    from sage_actor.errors import UnstableKey as UnstableKey
+    from sage_actor.errors import WorkerLost as WorkerLost
     from sage_actor.server.remote import RemoteEnvironment as RemoteEnvironment
     from sage_actor.stream.context import FunctionContext as FunctionContext
-    from sage_actor.stream.datastream import DataStream as DataStream, DataStreamSink as DataStreamSink
+    from sage_actor.stream.datastream import DataStream as DataStream
+    from sage_actor.stream.datastream import DataStreamSink as DataStreamSink
     from sage_actor.stream.environment import Environment as Environment
-    from sage_actor.stream.functions import (
-        AggregateFunction as AggregateFunction,
-        BaseFunction as BaseFunction,
-        FilterFunction as FilterFunction,
-        FlatMapFunction as FlatMapFunction,
-        MapFunction as MapFunction,
-        Message as Message,
-        ProcessFunction as ProcessFunction,
-        SinkFunction as SinkFunction,
-    )
+    from sage_actor.stream.functions import AggregateFunction as AggregateFunction
+    from sage_actor.stream.functions import BaseFunction as BaseFunction
+    from sage_actor.stream.functions import FilterFunction as FilterFunction
+    from sage_actor.stream.functions import FlatMapFunction as FlatMapFunction
+    from sage_actor.stream.functions import MapFunction as MapFunction
+    from sage_actor.stream.functions import Message as Message
+    from sage_actor.stream.functions import ProcessFunction as ProcessFunction
+    from sage_actor.stream.functions import SinkFunction as SinkFunction
     from sage_actor.stream.job import Job as Job
     from sage_actor.stream.keyed import KeyedStream as KeyedStream
     from sage_actor.stream.local_environment import LocalEnvironment as LocalEnvironment
-    from sage_actor.stream.policies import DeadLetter as DeadLetter, Retry as Retry
+    from sage_actor.stream.policies import DeadLetter as DeadLetter
+    from sage_actor.stream.policies import Retry as Retry
     from sage_actor.stream.results import Collected as Collected
     from sage_actor.stream.sink import Sink as Sink
     from sage_actor.stream.source import Source as Source
@@ -115,7 +113,7 @@ _PLACES = {
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
-__all__ = sorted([*_PLACE_OF, "__version__"])
+__all__ = [*_PLACE_OF, "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-__all__ = ["Clock", "SystemClock", "Offload", "offload", "system_clock", "system_random"]
+__all__ = ["Clock", "Offload", "SystemClock", "offload", "system_clock", "system_random"]
 
 R = TypeVar("R")
 

@@ -12,7 +12,17 @@ from sage_actor.errors import ConfigError
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("10s", 10), ("5m", 300), ("100ms", 0.1), ("1h 30m", 5400), ("2 Minutes", 120), ("0.5s", 0.5), (".5s", 0.5), ("250us", 0.00025), ("1d", 86400)],
+    [
+        ("10s", 10),
+        ("5m", 300),
+        ("100ms", 0.1),
+        ("1h 30m", 5400),
+        ("2 Minutes", 120),
+        ("0.5s", 0.5),
+        (".5s", 0.5),
+        ("250us", 0.00025),
+        ("1d", 86400),
+    ],
 )
 def test_a_duration_with_a_unit(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
@@ -39,7 +49,17 @@ def test_milliseconds_and_their_text_agree(number: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1GB", 1 << 30), ("4gb", 4 << 30), ("512MB", 512 << 20), ("64 MiB", 64 << 20), ("1.5k", 1536), ("7", 7), ("7B", 7), (12, 12), ("1t", 1 << 40)],
+    [
+        ("1GB", 1 << 30),
+        ("4gb", 4 << 30),
+        ("512MB", 512 << 20),
+        ("64 MiB", 64 << 20),
+        ("1.5k", 1536),
+        ("7", 7),
+        ("7B", 7),
+        (12, 12),
+        ("1t", 1 << 40),
+    ],
 )
 def test_sizes_are_1024_based_in_any_case(text: str | int, size: int) -> None:
     assert parse_size(text) == size

@@ -29,7 +29,7 @@ class CacheStatistics:
         evictions: int,
         expirations: int,
         entries: int,
-        bytes: int,  # noqa: A002 - the field's name
+        bytes: int,
         loads: int,
         shared_loads: int,
     ) -> None: ...

@@ -1,6 +1,5 @@
 """A key hash that is equal for equal keys in every process, and the key groups built on it (rules F14, F14a)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from sage_actor._core.batch import Batch

@@ -98,7 +98,6 @@ cdef extern from *:
     list PyList_New(Py_ssize_t size)
     void PyList_SET_ITEM(list target, Py_ssize_t at, object item)
     Py_ssize_t PyList_GET_SIZE(list value)
-    object PyList_GET_ITEM(list value, Py_ssize_t at)
     void Py_INCREF(object)
 
 # one number per class of keys that can be equal to one another
@@ -331,10 +330,10 @@ cdef list deal(list column, uint16_t* instances, Py_ssize_t size, Py_ssize_t* co
     for instance in range(parallelism):
         filled[instance] = 0
     for index in range(size):
-        item = PyList_GET_ITEM(column, index)
+        item = column[index]
         instance = instances[index]
         Py_INCREF(item)
-        PyList_SET_ITEM(<list> PyList_GET_ITEM(columns, instance), filled[instance], item)
+        PyList_SET_ITEM(<list> columns[instance], filled[instance], item)
         filled[instance] += 1
     return columns
 
@@ -378,7 +377,7 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
         for index in range(size):
             if index >= PyList_GET_SIZE(keys):  # a __stable_key__ has changed the batch it is in
                 raise ValueError("the batch changed while it was being split")
-            key = PyList_GET_ITEM(keys, index)
+            key = keys[index]
             hashed = hash_key_at(key, 0)
             hashed = hashed & mask if power else hashed % total
             instance = <long> (hashed * <uint64_t> parallelism // total)

@@ -20,6 +20,7 @@ from sage_actor.ports import system_clock
 from sage_actor.stream.environment import defaults
 from sage_actor.stream.job import Job
 from sage_actor.stream.local_environment import LocalEnvironment
+from sage_actor.telemetry.counters import OperatorSnapshot
 
 __all__ = ["demo"]
 
@@ -103,7 +104,8 @@ def _show_workers(job: Job) -> bool:
     records: Counter[int] = Counter()
     for task in cast("Sequence[Mapping[str, object]]", job.metrics()["tasks"]):
         if task["worker"]:  # 0 is this process, which deals and collects
-            records[cast("int", task["pid"])] += cast("int", task["records_in"])
+            first = cast("Sequence[OperatorSnapshot]", task["operators"])[0]
+            records[cast("int", task["pid"])] += first["records_in"]
     total = records.total() or 1
     rows = [[str(pid), f"{count:,}", f"{count / total:.0%}"] for pid, count in sorted(records.items())]
     print_table(Console(), "Worker processes", ("process", "records in", "share"), rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, cast
 
@@ -16,11 +15,12 @@ from sage_actor.cli.tables import draw_table, print_table
 from sage_actor.jobs.watch import JobWatch
 from sage_actor.ports import system_clock
 from sage_actor.stream.job import Job
+from sage_actor.telemetry.counters import JobMetrics, OperatorMetrics
 
 __all__ = ["Progress"]
 
 PLAIN_EVERY = 2.0
-COLUMNS = ("operator", "in", "out", "errors", "in/s", "busy", "idle", "held back")
+COLUMNS = ("operator", "in", "out", "errors", "records/s", "busy", "idle", "held back")
 
 
 class Progress:
@@ -64,13 +64,12 @@ class Progress:
         while not self._ended.wait(PLAIN_EVERY):
             for job in self._watch.live:
                 metrics = job.metrics()
+                seconds = _seconds(metrics)
                 operators = ", ".join(
-                    f"{name} {_count(counters, 'records_in'):,} ({self._rate(job, name, counters):,.0f}/s)"
-                    for name, counters in _operators(metrics)
+                    f"{name} {each['records_in']:,} ({self._rate(job, name, each, seconds):,.0f}/s)"
+                    for name, each in metrics.operators.items()
                 )
-                sys.stderr.write(
-                    f"{job.name}: {job.status}, {cast('float', metrics['seconds']):.0f} s, records in: {operators or 'none yet'}\n"
-                )
+                sys.stderr.write(f"{job.name}: {job.status}, {seconds:.0f} s, records in: {operators or 'none yet'}\n")
                 sys.stderr.flush()
 
     def _draw(self) -> Group:
@@ -80,23 +79,24 @@ class Progress:
         return Group(*(draw_table(f"{job.name}: {job.status}", COLUMNS, self._rows(job)) for job in jobs))
 
     def _rows(self, job: Job) -> list[list[str]]:
+        metrics = job.metrics()
         return [
             [
                 name,
-                f"{_count(counters, 'records_in'):,}",
-                f"{_count(counters, 'records_out'):,}",
-                f"{_count(counters, 'errors'):,}",
-                f"{self._rate(job, name, counters):,.0f}",
-                *(f"{_share(counters, key):.0%}" for key in ("busy", "idle", "backpressured")),
+                *_counts(each),
+                f"{self._rate(job, name, each, _seconds(metrics)):,.0f}",
+                f"{each['busy']:.0%}",
+                f"{each['idle']:.0%}",
+                f"{each['backpressured']:.0%}",
             ]
-            for name, counters in _operators(job.metrics())
+            for name, each in metrics.operators.items()
         ]
 
-    def _rate(self, job: Job, name: str, counters: Mapping[str, object]) -> float:
-        """Records a second since this was last asked, over half a second at least."""
-        now, count = system_clock.monotonic(), float(max(_count(counters, "records_in"), _count(counters, "records_out")))
+    def _rate(self, job: Job, name: str, operator: OperatorMetrics, seconds: float) -> float:
+        """Records a second since this was last asked, over half a second at least; at first, since the job started."""
+        now, count = system_clock.monotonic(), float(_moved(operator))
         key = (job.id, name)
-        before, seen = self._seen.setdefault(key, (now, count))
+        before, seen = self._seen.setdefault(key, (now - seconds, 0.0))
         if now - before >= 0.5:
             self._rates[key] = (count - seen) / (now - before)
             self._seen[key] = (now, count)
@@ -106,28 +106,20 @@ class Progress:
         """Every job of the watch: how it ended, and what each operator did."""
         for job in self._watch.jobs:
             metrics = job.metrics()
-            seconds = max(cast("float", metrics["seconds"]), 1e-9)
-            title = f"{job.name}: {job.status} after {seconds:.2f} s"
-            rows = [
-                [
-                    name,
-                    f"{_count(counters, 'records_in'):,}",
-                    f"{_count(counters, 'records_out'):,}",
-                    f"{_count(counters, 'errors'):,}",
-                    f"{max(_count(counters, 'records_in'), _count(counters, 'records_out')) / seconds:,.0f}",
-                ]
-                for name, counters in _operators(metrics)
-            ]
-            print_table(self._console, title, ("operator", "in", "out", "errors", "records/s"), rows)
+            seconds = max(_seconds(metrics), 1e-9)
+            rows = [[name, *_counts(each), f"{_moved(each) / seconds:,.0f}"] for name, each in metrics.operators.items()]
+            print_table(
+                self._console, f"{job.name}: {job.status} after {seconds:.2f} s", ("operator", "in", "out", "errors", "records/s"), rows
+            )
 
 
-def _operators(metrics: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
-    return list(cast("Mapping[str, Mapping[str, object]]", metrics["operators"]).items())
+def _seconds(metrics: JobMetrics) -> float:
+    return cast("float", metrics["seconds"])
 
 
-def _count(counters: Mapping[str, object], key: str) -> int:
-    return cast("int", counters.get(key, 0))
+def _counts(operator: OperatorMetrics) -> list[str]:
+    return [f"{operator['records_in']:,}", f"{operator['records_out']:,}", f"{operator['errors']:,}"]
 
 
-def _share(counters: Mapping[str, object], key: str) -> float:
-    return cast("float", counters.get(key, 0.0))
+def _moved(operator: OperatorMetrics) -> int:
+    return max(operator["records_in"], operator["records_out"])

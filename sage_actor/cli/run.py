@@ -73,7 +73,18 @@ def _run_watched(source: bytes, file: str, args: list[str], parallelism: int | N
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # nothing is left to stop; the summary is a moment's work
     progress.summary()
+    if backend is not None:
+        _tell_fixed_backends(watch, backend)
     return status
+
+
+def _tell_fixed_backends(watch: JobWatch, wanted: str) -> None:
+    for job in watch.jobs:
+        if job.backend != wanted:
+            print(
+                f"note: {job.name} ran on backend {job.backend!r}, which the script fixes; --backend {wanted} had no effect on it",
+                file=sys.stderr,
+            )
 
 
 def _note(level: Request) -> None:

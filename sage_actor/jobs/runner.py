@@ -32,7 +32,7 @@ from sage_actor.stream.shipping import unpack
 __all__ = ["main"]
 
 METRICS_EVERY = 1.0
-ORPHAN_GRACE = 3.0
+ORPHAN_GRACE = 2.0
 
 
 class Runner:

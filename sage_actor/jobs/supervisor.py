@@ -57,6 +57,7 @@ class Supervisor:
         self._save = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
         self._closing = False
+        self._last_write = False
         self.store_error = ""
 
     async def start(self) -> None:
@@ -203,7 +204,7 @@ class Supervisor:
 
     async def _save_changes(self) -> None:
         """The only writer of updates, so that an older state never overwrites a newer one."""
-        while not (self._closing and not self._unsaved):
+        while not self._last_write:
             await self._save.wait()
             self._save.clear()
             while self._unsaved:
@@ -233,6 +234,7 @@ class Supervisor:
             for job in live:
                 job.kill()
             await asyncio.gather(*(job.over.wait() for job in live))
+        self._last_write = True
         self._save.set()
         if self._saver is not None:
             await self._saver

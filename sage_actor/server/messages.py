@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Annotated, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sage_actor.jobs.record import JobRecord, JobSpec
 
 __all__ = ["Failure", "Info", "JobView", "LogView", "OperatorView", "SubmitJob", "view"]
+
+
+def _decoded(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("must be text in base64")
+    return base64.b64decode(value, validate=True)
 
 
 class SubmitJob(BaseModel):
@@ -19,7 +26,7 @@ class SubmitJob(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/]+$")]
     kind: Literal["graph", "script"]
-    payload: Base64Bytes
+    payload: Annotated[bytes, BeforeValidator(_decoded)]
     filename: Annotated[str, Field(max_length=4096)] = ""
     args: Annotated[list[str], Field(max_length=1000)] = []
     directory: Annotated[str, Field(max_length=4096)] | None = None

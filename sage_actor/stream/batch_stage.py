@@ -51,7 +51,7 @@ class BatchStage(Stage):
                 out = []
                 await self._divide(as_list(values), 0, error, out)
             self.counters[0].records_out += len(out)
-            if len(out):
+            if out:
                 await emit(self._columns(out, batch, start, length))
             faults.dropped.clear()
             await faults.flush()
@@ -80,7 +80,7 @@ class BatchStage(Stage):
         result = self.replica.call(values)
         if inspect.isawaitable(result):
             result = await result
-        if not isinstance(result, Sequence) and not hasattr(result, "dtype") or isinstance(result, str | bytes):
+        if (not isinstance(result, Sequence) and not hasattr(result, "dtype")) or isinstance(result, str | bytes):
             raise TypeError(f"map_batch must answer with a sequence of {len(values)} results, not {type(result).__name__}")
         length = len(result)
         if length != len(values):

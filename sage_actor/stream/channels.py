@@ -19,7 +19,7 @@ from sage_actor.actor.backend import Buffer, Endpoint
 from sage_actor.errors import SerializationError
 from sage_actor.stream.portable import dump
 
-__all__ = ["Channel", "LocalChannel", "RemoteChannel", "decode_batch", "encode_batch", "estimate_bytes"]
+__all__ = ["Channel", "LocalChannel", "RemoteChannel", "credit_frame", "decode_batch", "decode_marker", "encode_batch", "estimate_bytes"]
 
 
 class Channel(Protocol):
@@ -63,10 +63,31 @@ class RemoteChannel:
     A batch larger than the whole credit passes when nothing is under way. Sequence numbers cover batches and markers.
     """
 
-    __slots__ = ("attempt", "bytes_limit", "channel", "endpoint", "job", "limit", "on_sent", "sent_bytes", "sent_records", "sequence", "target", "waiters")
+    __slots__ = (
+        "attempt",
+        "bytes_limit",
+        "channel",
+        "endpoint",
+        "job",
+        "limit",
+        "on_sent",
+        "sent_bytes",
+        "sent_records",
+        "sequence",
+        "target",
+        "waiters",
+    )
 
     def __init__(
-        self, endpoint: Endpoint, target: int, channel: int, *, job: int, attempt: int, limit: int, bytes_limit: int,
+        self,
+        endpoint: Endpoint,
+        target: int,
+        channel: int,
+        *,
+        job: int,
+        attempt: int,
+        limit: int,
+        bytes_limit: int,
         on_sent: Callable[[int], None] | None = None,
     ) -> None:
         self.endpoint = endpoint

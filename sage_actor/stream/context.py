@@ -33,6 +33,5 @@ class FunctionContext:
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A standard logger that carries job, operator and task in ``extra``."""
         return logging.LoggerAdapter(
-            logging.getLogger("sage_actor.function"),
-            {"job": self.job, "operator": self.operator_name, "task": self.subtask_index},
+            logging.getLogger("sage_actor.function"), {"job": self.job, "operator": self.operator_name, "task": self.subtask_index}
         )

@@ -23,9 +23,11 @@ from sage_actor.stream.settings import JobSettings
 from sage_actor.stream.shipping import pack_tasks
 from sage_actor.stream.worker import JobIdentity, TaskHost, control_frame, explain_frame, read_control
 
-__all__ = ["Coordinator"]
+__all__ = ["Coordinator", "new_job_id"]
 
 LOGGER = logging.getLogger("sage_actor")
+EVENTS = logging.getLogger("sage_actor.jobs")
+EVENTS.addHandler(logging.NullHandler())  # errors are raised and shown by status; without a configured log they need no echo
 ENTRY = "sage_actor.stream.worker:main"
 DEPLOY_TIMEOUT = 60.0
 
@@ -58,7 +60,8 @@ class Coordinator:
 
     def launch(self) -> None:
         """Start the job in the background; the task is held strongly and is nobody's child."""
-        self.job._begin(self)  # noqa: SLF001 - job and coordinator are two halves of one thing
+        EVENTS.info("job started", extra={"job": self.job.id, "backend": self.settings.backend, "tasks": len(self.plan.tasks)})
+        self.job._begin(self)
         self.main = asyncio.get_running_loop().create_task(self._run(), name=f"job {self.job.id}")
 
     def stop(self) -> None:
@@ -66,7 +69,7 @@ class Coordinator:
         if self.stopping or self.over.done():
             return
         self.stopping = True
-        self.job._set("stopping")  # noqa: SLF001
+        self.job._set("stopping")
         self._stop_sources()
 
     def _stop_sources(self) -> None:
@@ -197,12 +200,16 @@ class Coordinator:
                 await group.aclose()
             except BackendError as failure:
                 error = error or failure
+        extra: dict[str, object] = {"job": self.job.id, "operator": getattr(error, "operator", "")}
         if error is not None:
-            self.job._set("failed", error)  # noqa: SLF001
+            EVENTS.error("job failed: %s", error, extra=extra)
+            self.job._set("failed", error)
         elif self.cancelled:
-            self.job._set("cancelled")  # noqa: SLF001
+            EVENTS.info("job cancelled", extra=extra)
+            self.job._set("cancelled")
         else:
-            self.job._set("finished")  # noqa: SLF001
+            EVENTS.info("job finished", extra=extra)
+            self.job._set("finished")
 
 
 @functools.cache

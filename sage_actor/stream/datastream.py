@@ -15,6 +15,7 @@ from sage_actor.stream.functions import (
     MapFunction,
     ProcessFunction,
     SinkFunction,
+    check_plain,
 )
 from sage_actor.stream.graph import Edge, Operator, Partition
 from sage_actor.stream.policies import DeadLetter, OnError, parse_policy
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sage_actor.stream.results import Collected
     from sage_actor.stream.serve import Service, StreamingService
 
-__all__ = ["DataStream", "DataStreamSink"]
+__all__ = ["DataStream", "DataStreamSink", "check_parallelism", "spec_is_async"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,31 +53,70 @@ class DataStream(Generic[T]):
 
     @overload
     def map(
-        self, function: Callable[[T], Awaitable[R]], /, *, name: str | None = None, parallelism: int | None = None,
-        on_error: OnError | None = None, concurrency: int | None = None, ordered: bool = True, timeout: str | float | None = None,
+        self,
+        function: Callable[[T], Awaitable[R]],
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: str | float | None = None,
     ) -> DataStream[R]: ...
     @overload
     def map(
-        self, function: type[MapFunction[T, R]], config: Config | None = None, /, *, name: str | None = None,
-        parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+        self,
+        function: type[MapFunction[T, R]],
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
     ) -> DataStream[R]: ...
     @overload
     def map(
-        self, function: MapFunction[T, R], /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self, function: MapFunction[T, R], /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None
     ) -> DataStream[R]: ...
     @overload
     def map(
-        self, function: Callable[[T], R], /, *, name: str | None = None, parallelism: int | None = None,
-        on_error: OnError | None = None, concurrency: int | None = None, ordered: bool = True, timeout: str | float | None = None,
+        self,
+        function: Callable[[T], R],
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: str | float | None = None,
     ) -> DataStream[R]: ...
     @overload
     def map(
-        self, function: BaseFunction | type[BaseFunction], config: Config | None = None, /, *, name: str | None = None,
-        parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+        self,
+        function: BaseFunction | type[BaseFunction],
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
     ) -> DataStream[Any]: ...
     def map(
-        self, function: Any, config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None,
-        on_error: OnError | None = None, concurrency: int | None = None, ordered: bool = True, timeout: str | float | None = None,
+        self,
+        function: Any,
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: str | float | None = None,
         **keywords: Any,
     ) -> DataStream[Any]:
         """One record in, one out, in order.
@@ -91,13 +131,20 @@ class DataStream(Generic[T]):
         if concurrency is not None or timeout is not None or spec_is_async(spec):
             return self._async(spec, name, parallelism, on_error, concurrency, ordered, timeout)
         if spec.flag("batch_processing") or spec.flag("enable_vectorization"):
-            batch = FunctionSpec("map_batch", function, config, keywords)
+            batch = FunctionSpec("map_lists", function, config, keywords)
             return self._step("map_batch", batch, name, parallelism, on_error, vectorized=spec.flag("enable_vectorization"))
         return self._step("map", spec, name, parallelism, on_error)
 
     def filter(
-        self, function: Callable[[T], object] | FilterFunction[T] | type[BaseFunction] | BaseFunction, config: Config | None = None, /, *,
-        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+        self,
+        function: Callable[[T], object] | FilterFunction[T] | type[BaseFunction] | BaseFunction,
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
     ) -> DataStream[T]:
         """Keep the records for which the function answers something true."""
         spec = FunctionSpec("filter", function, config, keywords)
@@ -105,17 +152,36 @@ class DataStream(Generic[T]):
 
     @overload
     def flat_map(
-        self, function: Callable[[T], Iterable[R]], /, *, name: str | None = None, parallelism: int | None = None,
+        self,
+        function: Callable[[T], Iterable[R]],
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
     def flat_map(
-        self, function: FlatMapFunction[T, R] | type[FlatMapFunction[T, R]], config: Config | None = None, /, *, name: str | None = None,
-        parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+        self,
+        function: FlatMapFunction[T, R] | type[FlatMapFunction[T, R]],
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
     ) -> DataStream[R]: ...
     def flat_map(
-        self, function: Any, config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None,
-        on_error: OnError | None = None, **keywords: Any,
+        self,
+        function: Any,
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
     ) -> DataStream[Any]:
         """One record in, any number out, in the order of the returned iterable.
 
@@ -128,17 +194,42 @@ class DataStream(Generic[T]):
 
     @overload
     def map_batch(
-        self, function: Callable[[list[T]], Sequence[R]], /, *, max_batch: int | None = None, vectorized: Literal[False] = False,
-        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        function: Callable[[list[T]], Sequence[R]],
+        /,
+        *,
+        max_batch: int | None = None,
+        vectorized: Literal[False] = False,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
     def map_batch(
-        self, function: Any, config: Config | None = None, /, *, max_batch: int | None = None, vectorized: bool = False,
-        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+        self,
+        function: Any,
+        config: Config | None = None,
+        /,
+        *,
+        max_batch: int | None = None,
+        vectorized: bool = False,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
     ) -> DataStream[Any]: ...
     def map_batch(
-        self, function: Any, config: Config | None = None, /, *, max_batch: int | None = None, vectorized: bool = False,
-        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None, **keywords: Any,
+        self,
+        function: Any,
+        config: Config | None = None,
+        /,
+        *,
+        max_batch: int | None = None,
+        vectorized: bool = False,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
     ) -> DataStream[Any]:
         """A list of records in, a list of as many results out (or numpy arrays, if `vectorized`).
 
@@ -153,18 +244,44 @@ class DataStream(Generic[T]):
 
     @overload
     def map_async(
-        self, function: Callable[[T], Awaitable[R]], /, *, concurrency: int | None = None, ordered: bool = True,
-        timeout: str | float | None = None, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        function: Callable[[T], Awaitable[R]],
+        /,
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: str | float | None = None,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
     def map_async(
-        self, function: Any, config: Config | None = None, /, *, concurrency: int | None = None, ordered: bool = True,
-        timeout: str | float | None = None, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        function: Any,
+        config: Config | None = None,
+        /,
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: str | float | None = None,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]: ...
     def map_async(
-        self, function: Any, config: Config | None = None, /, *, concurrency: int | None = None, ordered: bool = True,
-        timeout: str | float | None = None, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        function: Any,
+        config: Config | None = None,
+        /,
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: str | float | None = None,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]:
         """One record in, one out, with up to `concurrency` calls (100 if not given) in flight per task.
@@ -173,19 +290,35 @@ class DataStream(Generic[T]):
         at a time, in order. A call longer than `timeout` (seconds or "1s") fails with TimeoutError and goes by ``on_error``.
         A full operator stops taking input (rule F31): that is the backpressure.
         """
-        return self._async(FunctionSpec("map_async", function, config, keywords), name, parallelism, on_error, concurrency, ordered, timeout)
+        return self._async(
+            FunctionSpec("map_async", function, config, keywords), name, parallelism, on_error, concurrency, ordered, timeout
+        )
 
     def process(
-        self, function: Callable[..., Iterable[R] | None] | ProcessFunction[T, R] | type[BaseFunction] | BaseFunction,
-        config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        function: Callable[..., Iterable[R] | None] | ProcessFunction[T, R] | type[BaseFunction] | BaseFunction,
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[R]:
         """One record (and, if the function takes two arguments, the `FunctionContext`) in, any number of results out."""
         return self._step("process", FunctionSpec("process", function, config, keywords), name, parallelism, on_error)
 
     def iterate(
-        self, step: Callable[[T], T] | Callable[[T], Iterable[T]], /, *, until: Callable[[T], object], max_rounds: int = 1000,
-        limit: int = 100_000, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        step: Callable[[T], T] | Callable[[T], Iterable[T]],
+        /,
+        *,
+        until: Callable[[T], object],
+        max_rounds: int = 1000,
+        limit: int = 100_000,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
     ) -> DataStream[T]:
         """Apply `step` again and again to each record until ``until(record)`` answers true; then emit it.
 
@@ -197,6 +330,9 @@ class DataStream(Generic[T]):
             if value < 1:
                 raise GraphError(f"iterate: {option} must be at least 1, not {value}")
         spec = FunctionSpec("iterate", step)
+        if spec_is_async(spec):
+            raise GraphError(f"iterate takes a plain function as step, but {spec.display!r} is async; await in a map_async before it")
+        check_plain(until, "iterate: until")
         return self._step(
             "iterate", spec, name, parallelism, on_error, produced=self._produced, until=until, max_rounds=max_rounds, limit=limit
         )
@@ -209,6 +345,7 @@ class DataStream(Generic[T]):
 
         if not callable(key):
             raise GraphError(f"key_by needs a function of the record, not {key!r}; for a field write key_by(lambda r: r[{key!r}])")
+        check_plain(key, "key_by")
         return KeyedStream(self._env, self._dealt(Partition("hash", key=key)), produced=self._produced, parallelism=self._parallelism)
 
     keyby = key_by
@@ -220,8 +357,13 @@ class DataStream(Generic[T]):
 
     def partition_custom(self, partitioner: Callable[[K, int], int], key: Callable[[T], K], /) -> DataStream[T]:
         """Deal each record to the task ``partitioner(key(record), number_of_tasks)`` of the next operator."""
+        check_plain(partitioner, "partition_custom")
+        check_plain(key, "partition_custom")
         return DataStream(
-            self._env, self._dealt(Partition("custom", key=key, function=partitioner)), produced=self._produced, parallelism=self._parallelism
+            self._env,
+            self._dealt(Partition("custom", key=key, function=partitioner)),
+            produced=self._produced,
+            parallelism=self._parallelism,
         )
 
     def rebalance(self) -> DataStream[T]:
@@ -258,8 +400,14 @@ class DataStream(Generic[T]):
     # -- ends -----------------------------------------------------------------------------------------------------
 
     def sink(
-        self, sink: Sink[T] | type[Sink[T]] | SinkFunction[T] | Callable[[T], object] | type[BaseFunction] | BaseFunction,
-        config: Config | None = None, /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        sink: Sink[T] | type[Sink[T]] | SinkFunction[T] | Callable[[T], object] | type[BaseFunction] | BaseFunction,
+        config: Config | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStreamSink:
         """End the stream in a `Sink` (batches), a `SinkFunction` or a function (one call per record)."""
@@ -365,8 +513,14 @@ class DataStream(Generic[T]):
         return self._env.graph.operators[self._taps[0].source]
 
     def _async(
-        self, spec: FunctionSpec, name: str | None, parallelism: int | None, on_error: OnError | None, concurrency: int | None,
-        ordered: bool, timeout: str | float | None,
+        self,
+        spec: FunctionSpec,
+        name: str | None,
+        parallelism: int | None,
+        on_error: OnError | None,
+        concurrency: int | None,
+        ordered: bool,
+        timeout: str | float | None,
     ) -> DataStream[Any]:
         from sage_actor.durations import parse_duration
 
@@ -376,15 +530,29 @@ class DataStream(Generic[T]):
         return self._step("map_async", spec, name, parallelism, on_error, concurrency=concurrency or 100, ordered=ordered, timeout=seconds)
 
     def _step(
-        self, kind: str, spec: FunctionSpec, name: str | None, parallelism: int | None, on_error: OnError | None, *,
-        produced: Any = None, **options: Any,
+        self,
+        kind: str,
+        spec: FunctionSpec,
+        name: str | None,
+        parallelism: int | None,
+        on_error: OnError | None,
+        *,
+        produced: Any = None,
+        **options: Any,
     ) -> DataStream[Any]:
         operator = self._add(kind, name, spec.display, spec, parallelism, on_error, options)
         return DataStream(self._env, [Edge(operator.id)], produced=output_type(spec) if produced is None else produced)
 
     def _end(
-        self, name: str | None, default_name: str, spec: FunctionSpec | None, parallelism: int | None, on_error: OnError | None, *,
-        in_owner: bool = False, **options: Any,
+        self,
+        name: str | None,
+        default_name: str,
+        spec: FunctionSpec | None,
+        parallelism: int | None,
+        on_error: OnError | None,
+        *,
+        in_owner: bool = False,
+        **options: Any,
     ) -> DataStreamSink:
         operator = self._add("sink", name, default_name, spec, parallelism, on_error, options)
         operator.in_owner = in_owner
@@ -393,8 +561,14 @@ class DataStream(Generic[T]):
         return DataStreamSink(self._env, operator)
 
     def _add(
-        self, kind: str, name: str | None, default_name: str, spec: FunctionSpec | None, parallelism: int | None,
-        on_error: OnError | None, options: Mapping[str, Any],
+        self,
+        kind: str,
+        name: str | None,
+        default_name: str,
+        spec: FunctionSpec | None,
+        parallelism: int | None,
+        on_error: OnError | None,
+        options: Mapping[str, Any],
     ) -> Operator:
         graph = self._env.graph
         label = name or default_name

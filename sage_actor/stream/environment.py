@@ -22,7 +22,7 @@ from sage_actor.stream.source import Source
 if TYPE_CHECKING:
     from sage_actor.stream.serve import Service, StreamingService
 
-__all__ = ["Defaults", "Environment", "EnvironmentBase", "defaults"]
+__all__ = ["Defaults", "Environment", "EnvironmentBase", "Pipeline", "defaults", "find_job", "settled"]
 
 T = TypeVar("T")
 
@@ -56,7 +56,12 @@ class EnvironmentBase:
     """
 
     def __init__(
-        self, name: str | None = None, *, backend: str | None = None, parallelism: int | None = None, config: Mapping[str, Any] | None = None,
+        self,
+        name: str | None = None,
+        *,
+        backend: str | None = None,
+        parallelism: int | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise GraphError(f"an environment's name must be a non-empty text, not {name!r}")
@@ -89,21 +94,42 @@ class EnvironmentBase:
 
     @overload
     def from_source(
-        self, source: type[Source[T]], config: Mapping[str, Any] | None = None, /, *, name: str | None = None, parallelism: int | None = None,
-        bounded: bool | None = None, **keywords: Any,
+        self,
+        source: type[Source[T]],
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        bounded: bool | None = None,
+        **keywords: Any,
     ) -> DataStream[T]: ...
     @overload
     def from_source(
-        self, source: Source[T] | AsyncIterator[T] | Iterable[T], /, *, name: str | None = None, bounded: bool | None = None,
+        self, source: Source[T] | AsyncIterator[T] | Iterable[T], /, *, name: str | None = None, bounded: bool | None = None
     ) -> DataStream[T]: ...
     @overload
     def from_source(
-        self, source: Any, config: Mapping[str, Any] | None = None, /, *, name: str | None = None, parallelism: int | None = None,
-        bounded: bool | None = None, **keywords: Any,
+        self,
+        source: Any,
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        bounded: bool | None = None,
+        **keywords: Any,
     ) -> DataStream[Any]: ...
     def from_source(
-        self, source: Any, config: Mapping[str, Any] | None = None, /, *, name: str | None = None, parallelism: int | None = None,
-        bounded: bool | None = None, **keywords: Any,
+        self,
+        source: Any,
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        bounded: bool | None = None,
+        **keywords: Any,
     ) -> DataStream[Any]:
         """The records of a `Source` class (with its configuration), a `Source`, or an (async) iterable, in order.
 
@@ -126,8 +152,14 @@ class EnvironmentBase:
         return stream
 
     def _source(
-        self, source: Any, config: Mapping[str, Any] | None, keywords: Mapping[str, Any], name: str | None, parallelism: int | None,
-        label: str | None, bounded: bool | None = None,
+        self,
+        source: Any,
+        config: Mapping[str, Any] | None,
+        keywords: Mapping[str, Any],
+        name: str | None,
+        parallelism: int | None,
+        label: str | None,
+        bounded: bool | None = None,
     ) -> DataStream[Any]:
         display, in_owner, ends = classify_source(source, config, keywords)
         if parallelism is not None:
@@ -180,13 +212,15 @@ class EnvironmentBase:
                     return []
                 raise GraphError(f"environment {self.name!r} has nothing to run; describe a source and a sink first")
             return [operator.id for operator in ends]
-        owner = pipeline.env if isinstance(pipeline, DataStreamSink) else pipeline._env  # noqa: SLF001
+        owner = pipeline.env if isinstance(pipeline, DataStreamSink) else pipeline._env
         if owner is not self:
             raise GraphError(f"submit: {pipeline!r} belongs to another environment than {self.name!r}")
-        ids = [pipeline.operator.id] if isinstance(pipeline, DataStreamSink) else [tap.source for tap in pipeline._taps]  # noqa: SLF001
+        ids = [pipeline.operator.id] if isinstance(pipeline, DataStreamSink) else [tap.source for tap in pipeline._taps]
         for number in ids:
             if number in self.started:
-                raise GraphError(f"submit: operator {self.graph.operators[number].name!r} was started already, as job {self.started[number].id}")
+                raise GraphError(
+                    f"submit: operator {self.graph.operators[number].name!r} was started already, as job {self.started[number].id}"
+                )
         return ids
 
     def _unstarted(self) -> list[str]:
@@ -197,7 +231,7 @@ class EnvironmentBase:
         """Compile and start on the running loop; returns at once."""
         needed = self.graph.upstream(wanted)
         bounded = all(op.bounded for op in self.graph.operators if op.id in needed and op.kind == "source")
-        job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop())
+        job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop(), backend=self.settings.backend)
         coordinator = Coordinator(job, self.graph, wanted, self.settings, attempt)
         for number in wanted:
             self.started[number] = job
@@ -209,7 +243,9 @@ class EnvironmentBase:
 
     def iterate_stream(self, stream: DataStream[T]) -> AsyncIterator[T]:
         """Used by ``async for``; only the async environment can."""
-        raise GraphError(f"`async for` over a stream needs sage_actor.Environment; {type(self).__name__} {self.name!r} collects with .collect()")
+        raise GraphError(
+            f"`async for` over a stream needs sage_actor.Environment; {type(self).__name__} {self.name!r} collects with .collect()"
+        )
 
     async def serve_stream(self, stream: DataStream[T], *, parts: bool = False, name: str | None = None) -> Any:
         """Used by ``serve()``; only the async environment can."""

@@ -45,7 +45,9 @@ def place(plan: Plan, chain: Chain) -> str:
 def as_text(env: EnvironmentBase, plan: Plan) -> str:
     """One line per operator, grouped by chain."""
     names = {operator.id: operator.name for operator in env.graph.operators}
-    lines = [f"job {env.name!r} on {env.settings.backend}: {len(plan.chains)} chains, {len(plan.tasks)} tasks, {plan.workers} worker processes"]
+    lines = [
+        f"job {env.name!r} on {env.settings.backend}: {len(plan.chains)} chains, {len(plan.tasks)} tasks, {plan.workers} worker processes"
+    ]
     for chain in plan.chains:
         lines.append(f"chain {chain.id}  x{chain.parallelism}  {place(plan, chain)}")
         for operator in chain.operators:
@@ -97,7 +99,8 @@ def as_svg(env: EnvironmentBase, plan: Plan) -> str:
             middle = (x1 + x2) // 2
             parts.append(
                 f'<path d="M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}" fill="none" stroke="#64748b" marker-end="url(#tip)"/>'
-                f'<text x="{middle}" y="{(y1 + y2) // 2 - 5}" text-anchor="middle" font-size="10" fill="#475569">{escape(dealt(edge))}</text>'
+                f'<text x="{middle}" y="{(y1 + y2) // 2 - 5}" text-anchor="middle" font-size="10" fill="#475569">'
+                f"{escape(dealt(edge))}</text>"
             )
         parts.append(f'<rect x="{x}" y="{y}" width="{BOX_WIDTH}" height="{tall}" rx="6" fill="#f8fafc" stroke="#94a3b8"/>')
         caption = f"×{chain.parallelism} · {place(plan, chain)}"

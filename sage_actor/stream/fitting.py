@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from sage_actor.errors import GraphError
 from sage_actor.stream.functions import FunctionSpec, method_name
 
-__all__ = ["check_fit", "input_type", "output_type"]
+__all__ = ["UNKNOWN", "check_fit", "input_type", "output_type"]
 
 UNKNOWN = object()
 NUMERIC_TOWER = {float: (int,), complex: (int, float)}
@@ -83,7 +83,12 @@ def can_fit(produced: Any, accepted: Any) -> bool:
     first, second = get_origin(produced) or produced, get_origin(accepted) or accepted
     if not isinstance(first, type) or not isinstance(second, type):
         return True
-    if typing.is_typeddict(first) or typing.is_typeddict(second) or getattr(first, "_is_protocol", False) or getattr(second, "_is_protocol", False):
+    if (
+        typing.is_typeddict(first)
+        or typing.is_typeddict(second)
+        or getattr(first, "_is_protocol", False)
+        or getattr(second, "_is_protocol", False)
+    ):
         return True
     if first in NUMERIC_TOWER.get(second, ()) or second in NUMERIC_TOWER.get(first, ()):
         return first in NUMERIC_TOWER.get(second, ()) or issubclass(first, second)

@@ -10,7 +10,7 @@ from sage_actor._core.batch import Batch
 from sage_actor._core.keyed import KeyedFold
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
-from sage_actor.stream.stages import Emit, Stage, Turns, as_list
+from sage_actor.stream.stages import Emit, Stage, Turns, as_list, compute_keys
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -57,8 +57,7 @@ class FoldStage(Stage):
         values = as_list(batch.values)
         start, total = 0, len(values)
         while start < total:
-            size = self.turns.size if total > self.turns.size else total
-            part = values if size == total else values[start : start + size]
+            part = values if start == 0 and total <= self.turns.size else values[start : start + self.turns.size]
             begun = time.perf_counter()
             self.faults.begin(batch, start, len(part))
             keys = self._keys(part) if self.faults.keys is None else self.faults.keys
@@ -83,16 +82,12 @@ class FoldStage(Stage):
             await self.turns.breathe()
 
     def _keys(self, values: list[Any]) -> list[Any]:
-        key = self.key
-        assert key is not None
-        keys: list[Any] = []
-        try:
-            for value in values:
-                keys.append(key(value))
-        except Exception as error:
-            self.counters[0].errors += 1
-            raise self.faults.error(0, error, len(keys), values[len(keys)]) from error
-        return keys
+        assert self.key is not None
+        return compute_keys(self.key, values, lambda error, index: self._key_error(error, index, values[index]))
+
+    def _key_error(self, error: Exception, index: int, value: Any) -> BaseException:
+        self.counters[0].errors += 1
+        return self.faults.error(0, error, index, value)
 
     def _select(self, values: list[Any]) -> list[Any]:
         selector = self.selector
@@ -114,7 +109,7 @@ class FoldStage(Stage):
         while True:
             try:
                 table.run(keys, None if self.kind == "count" else values, start, out)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the user's function: its policy decides
                 index = table.index
                 self._refuse(error, index, values[index])
                 start = index + 1
@@ -126,7 +121,7 @@ class FoldStage(Stage):
             try:
                 chosen = self.selector(value)
                 self.table.run([keys[index]], [chosen], 0, out)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the user's function: its policy decides
                 self._refuse(error, index, value)
 
     def _fold_one_by_one(self, keys: list[Any], values: list[Any], out: list[Any]) -> None:
@@ -137,7 +132,7 @@ class FoldStage(Stage):
                 table.run([keys[index]], [value], 0, latest)
                 key, accumulator = latest.pop()
                 out.append((key, self.aggregate.result(accumulator) if self.kind == "aggregate" else copy.copy(accumulator)))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the user's function: its policy decides
                 self._refuse(error, index, value)
 
     def _refuse(self, error: BaseException, index: int, value: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -27,6 +28,10 @@ __all__ = [
     "ProcessFunction",
     "Replica",
     "SinkFunction",
+    "check_plain",
+    "is_async_callable",
+    "is_plain_callable",
+    "method_name",
 ]
 
 T = TypeVar("T")
@@ -43,6 +48,7 @@ METHOD_OF_KIND = {
     "process": "process",
     "map_batch": "map_batch",
     "map_async": "map",
+    "map_lists": "map",
 }
 FALLBACK_METHODS = ("process", "execute", "__call__")
 RUNTIME_FLAGS = ("batch_processing", "enable_vectorization", "cache_results")
@@ -143,13 +149,6 @@ class FunctionSpec:
     def __post_init__(self) -> None:
         if is_converter(self.target) and self.config is None and not self.keywords:
             return
-        if not isinstance(self.target, type) and not callable(self.target) and not hasattr(self.target, METHOD_OF_KIND.get(self.kind, "process")):
-            has_any = any(hasattr(self.target, name) for name in FALLBACK_METHODS)
-            if not has_any:
-                raise GraphError(
-                    f"{self.kind}: {self.target!r} is neither a function nor has it a method "
-                    f"{METHOD_OF_KIND.get(self.kind, 'process')!r}, 'process' or 'execute'"
-                )
         if self.config is not None and not isinstance(self.target, type):
             raise GraphError(f"{self.kind}: a configuration goes with a class, but {self.target!r} is not one")
         if self.keywords and not isinstance(self.target, type):
@@ -157,7 +156,7 @@ class FunctionSpec:
             raise GraphError(
                 f"{self.kind}: unknown option {known} for {self.display!r}; keywords are passed on to a class, and this is not one"
             )
-        if isinstance(self.target, type):
+        if not is_plain_callable(self.target) or isinstance(self.target, type):
             method_name(self.kind, self.target)
 
     @property
@@ -171,10 +170,7 @@ class FunctionSpec:
 
     def flag(self, name: str) -> bool:
         """Whether a runtime flag (batch_processing, ...) is set in the configuration."""
-        for options in (self.config, self.keywords):
-            if options is not None and options.get(name):
-                return True
-        return False
+        return any(options is not None and options.get(name) for options in (self.config, self.keywords))
 
     def create(self, *, parallelism: int) -> Replica:
         """Build one replica: construct the class, or copy the instance.
@@ -204,7 +200,9 @@ def is_converter(target: object) -> bool:
     if not isinstance(target, type) or issubclass(target, BaseFunction):
         return False
     own = {name for cls in target.__mro__[:-1] for name in vars(cls)}
-    return own.isdisjoint(("open", "map", "filter", "flat_map", "write", *FALLBACK_METHODS)) or target.__module__ == "builtins"
+    if target.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return True  # such as pathlib.Path, which has an `open` of its own
+    return own.isdisjoint(("open", "map", "filter", "flat_map", "write", *FALLBACK_METHODS))
 
 
 def is_plain_callable(target: object) -> bool:
@@ -238,18 +236,11 @@ def method_name(kind: str, target: Any) -> str:
     """Which method serves an operator of this kind (design: two candidates refuse)."""
     own = METHOD_OF_KIND.get(kind, "process")
     cls = target if isinstance(target, type) else type(target)
-    candidates: list[str] = []
-    for name in dict.fromkeys((own, *FALLBACK_METHODS)):
-        method = getattr(cls, name, None)
-        if method is None or not callable(method):
-            continue
-        if name == "__call__" and isinstance(target, type) and "__call__" not in {n for c in cls.__mro__[:-1] for n in vars(c)}:
-            continue
-        if getattr(method, "__module__", "") == __name__ and name in ("map", "filter", "flat_map", "write", "process"):
-            continue  # a base class's placeholder
-        candidates.append(name)
+    candidates = [name for name in dict.fromkeys((own, *FALLBACK_METHODS)) if implements(cls, name)]
     if not candidates:
-        raise GraphError(f"{kind}: class {cls.__name__!r} has none of the methods {own!r}, 'process', 'execute', '__call__'")
+        if isinstance(target, type | BaseFunction):
+            raise GraphError(f"{kind}: class {cls.__name__!r} has none of the methods {own!r}, 'process', 'execute', '__call__'")
+        raise GraphError(f"{kind}: {target!r} is neither a function nor has it a method {own!r}, 'process' or 'execute'")
     if own in candidates and issubclass(cls, (MapFunction, FilterFunction, FlatMapFunction, SinkFunction, ProcessFunction)):
         return own
     if len(candidates) > 1:
@@ -258,6 +249,23 @@ def method_name(kind: str, target: Any) -> str:
             f"or derive from the base class of the operator, which decides for {own!r}"
         )
     return candidates[0]
+
+
+def implements(cls: type, name: str) -> bool:
+    """Whether a class has such a method of its own or from a base other than our placeholders (nor from its metaclass)."""
+    for base in cls.__mro__[:-1]:
+        if name in vars(base):
+            return base.__module__ != __name__ and callable(getattr(cls, name, None))
+    return False
+
+
+def check_plain(function: object, place: str) -> None:
+    """Raise GraphError unless it can be called and answers at once: an async function has no one to await it here."""
+    if not callable(function):
+        raise GraphError(f"{place} needs a function, not {function!r}")
+    if is_async_callable(function):
+        name = getattr(function, "__name__", type(function).__name__)
+        raise GraphError(f"{place} takes a plain function, but {name!r} is async; await in a map_async before it")
 
 
 class Replica:
@@ -270,9 +278,7 @@ class Replica:
         self._instance = instance
         self._opened = False
         self._closed = False
-        self.call: Callable[..., Any] = (
-            instance if is_plain_callable(instance) else getattr(instance, method_name(spec.kind, instance))
-        )
+        self.call: Callable[..., Any] = instance if is_plain_callable(instance) else getattr(instance, method_name(spec.kind, instance))
         self.is_async = is_async_callable(self.call)
         self.takes_context = spec.kind == "process" and required_positionals(self.call) >= 2
 
@@ -303,7 +309,7 @@ def is_async_callable(call: Callable[..., Any]) -> bool:
     while callable(getattr(inner, "func", None)):
         inner = inner.func
     call = inner
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(vars(type(call)).get("__call__"))
 
 
 def required_positionals(call: Callable[..., Any]) -> int:

@@ -127,7 +127,9 @@ class Graph:
         """
         for other in self.operators:
             if other is not operator and other.uid == uid:
-                raise GraphError(f"operators {other.name!r} and {operator.name!r} have the same uid {uid!r}; saved state needs a unique one")
+                raise GraphError(
+                    f"operators {other.name!r} and {operator.name!r} have the same uid {uid!r}; saved state needs a unique one"
+                )
         operator.uid = uid
 
     def upstream(self, ids: Iterable[int]) -> set[int]:

@@ -28,7 +28,7 @@ class SequenceSource(Source[Any]):
         assert not isinstance(part, NotReady)
         return part
 
-    def read_nowait(self, limit: int) -> Sequence[Any] | None | NotReady:
+    def read_nowait(self, limit: int) -> Sequence[Any] | NotReady | None:
         part = self.records[self.index : self.index + limit]
         if not len(part):
             return None
@@ -58,7 +58,7 @@ class IterableSource(Source[Any]):
         assert not isinstance(part, NotReady)
         return part
 
-    def read_nowait(self, limit: int) -> Sequence[Any] | None | NotReady:
+    def read_nowait(self, limit: int) -> Sequence[Any] | NotReady | None:
         if self.ended:
             return None
         if self.iterator is None:
@@ -125,7 +125,7 @@ class AsyncIterableSource(Source[Any]):
             if close is not None:
                 await close()
 
-    def read_nowait(self, limit: int) -> Sequence[Any] | None | NotReady:
+    def read_nowait(self, limit: int) -> Sequence[Any] | NotReady | None:
         part = self.queue.drain(limit)
         return part or NOT_READY
 

@@ -58,8 +58,8 @@ class StreamIterator(Generic[T]):
         return self
 
     def _start(self) -> Job:
-        end = self._stream._end(None, "iterate-out", None, None, None, form="deliver", deliver=self._feed.deliver, in_owner=True)  # noqa: SLF001
-        job = self._env._launch([end.operator.id])  # noqa: SLF001
+        end = self._stream._end(None, "iterate-out", None, None, None, form="deliver", deliver=self._feed.deliver, in_owner=True)
+        job = self._env._launch([end.operator.id])
         job.on_end(self._feed.ended)
         return job
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from sage_actor.errors import JobCancelled
+from sage_actor.ports import system_clock
 from sage_actor.telemetry.counters import JobMetrics
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ class Job:
     `wait` belongs to the event loop that started the job; everything else may be called from any thread.
     """
 
-    def __init__(self, id: str, name: str, *, bounded: bool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, id: str, name: str, *, bounded: bool, loop: asyncio.AbstractEventLoop, backend: str = "local") -> None:
         self.id = id
         self.name = name
         self.bounded = bounded
+        self.backend = backend
         self.error: BaseException | None = None
-        self.started_at = time.time()
+        self.started_at = system_clock.now_ms() / 1000
         self.ended_at: float | None = None
         self.waited = False
         self._status: JobStatus = "created"
@@ -102,7 +103,7 @@ class Job:
     def metrics(self) -> JobMetrics:
         """Counters of the job and of every operator and task, as far as they have been reported (remote workers: every 0.5 s)."""
         snapshots = self._coordinator.snapshots() if self._coordinator is not None else []
-        return JobMetrics.of(snapshots, seconds=(self.ended_at or time.time()) - self.started_at)
+        return JobMetrics.of(snapshots, seconds=(self.ended_at or system_clock.now_ms() / 1000) - self.started_at)
 
     def on_end(self, callback: Callable[[Job], None]) -> None:
         """Call back, on the job's loop, once it has ended; at once if it has."""
@@ -125,7 +126,7 @@ class Job:
         self._status = status
         self.error = error
         if self.done:
-            self.ended_at = time.time()
+            self.ended_at = system_clock.now_ms() / 1000
             self._done.set()
             self._thread_done.set()
             callbacks, self._callbacks = self._callbacks, []

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from sage_actor.errors import GraphError
 from sage_actor.stream.datastream import DataStream
-from sage_actor.stream.functions import AggregateFunction
+from sage_actor.stream.functions import AggregateFunction, check_plain
 from sage_actor.stream.graph import Edge
 from sage_actor.stream.policies import OnError
 
@@ -33,36 +33,62 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         return self._fold("count", None, None, None, emit, name, parallelism, None)
 
     def sum(
-        self, value: Callable[[T], R] | None = None, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        self,
+        value: Callable[[T], R] | None = None,
+        *,
+        emit: Emit = "update",
+        name: str | None = None,
+        parallelism: int | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """Sum the records, or what `value` takes from them: ``(key, total)``. Starts from the first value."""
         return self._fold("sum", None, None, value, emit, name, parallelism, on_error)
 
     def min(
-        self, value: Callable[[T], R] | None = None, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        self,
+        value: Callable[[T], R] | None = None,
+        *,
+        emit: Emit = "update",
+        name: str | None = None,
+        parallelism: int | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """The smallest value so far: ``(key, least)``; of equal ones the first."""
         return self._fold("min", None, None, value, emit, name, parallelism, on_error)
 
     def max(
-        self, value: Callable[[T], R] | None = None, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        self,
+        value: Callable[[T], R] | None = None,
+        *,
+        emit: Emit = "update",
+        name: str | None = None,
+        parallelism: int | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """The largest value so far: ``(key, greatest)``; of equal ones the first."""
         return self._fold("max", None, None, value, emit, name, parallelism, on_error)
 
     def reduce(
-        self, function: Callable[[T, T], T], *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None,
+        self,
+        function: Callable[[T, T], T],
+        *,
+        emit: Emit = "update",
+        name: str | None = None,
+        parallelism: int | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[T]:
         """Combine the records of a key: ``function(so_far, record)``; emits the combined record. The first stands for itself."""
         return self._fold("reduce", function, None, None, emit, name, parallelism, on_error)
 
     def fold(
-        self, initial: Callable[[], A] | A, function: Callable[[A, T], A], *, emit: Emit = "update", name: str | None = None,
-        parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        initial: Callable[[], A] | A,
+        function: Callable[[A, T], A],
+        *,
+        emit: Emit = "update",
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
     ) -> DataStream[tuple[K, A]]:
         """Fold the records of a key into an accumulator: ``(key, accumulator)``.
 
@@ -72,23 +98,39 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         return self._fold("fold", function, make, None, emit, name, parallelism, on_error)
 
     def aggregate(
-        self, function: AggregateFunction[T, Any, R] | type[AggregateFunction[T, Any, R]], *, emit: Emit = "update",
-        name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None,
+        self,
+        function: AggregateFunction[T, Any, R] | type[AggregateFunction[T, Any, R]],
+        *,
+        emit: Emit = "update",
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """Aggregate with an `AggregateFunction`: ``(key, result)``."""
         instance = function() if isinstance(function, type) else function
         if not isinstance(instance, AggregateFunction):
-            raise GraphError(f"aggregate needs an AggregateFunction (create, add, result), not {function!r}; or use fold(initial, function)")
+            raise GraphError(
+                f"aggregate needs an AggregateFunction (create, add, result), not {function!r}; or use fold(initial, function)"
+            )
         return self._fold("aggregate", instance, None, None, emit, name, parallelism, on_error)
 
     def _fold(
-        self, kind: str, function: Any, initial: Callable[[], Any] | None, selector: Callable[[T], Any] | None, emit: Emit,
-        name: str | None, parallelism: int | None, on_error: OnError | None,
+        self,
+        kind: str,
+        function: Any,
+        initial: Callable[[], Any] | None,
+        selector: Callable[[T], Any] | None,
+        emit: Emit,
+        name: str | None,
+        parallelism: int | None,
+        on_error: OnError | None,
     ) -> DataStream[Any]:
         if emit not in ("update", "final"):
             raise GraphError(f"{kind}: emit must be 'update' or 'final', not {emit!r}")
-        if function is not None and not callable(function) and kind != "aggregate":
-            raise GraphError(f"{kind} needs a function, not {function!r}")
+        if kind in ("reduce", "fold"):
+            check_plain(function, kind)
+        if selector is not None:
+            check_plain(selector, kind)
         options = {"fold": kind, "function": function, "initial": initial, "selector": selector, "emit": emit}
         operator = self._add("fold", name, kind, None, parallelism, on_error, options)
         return DataStream(self._env, [Edge(operator.id)])
@@ -114,5 +156,3 @@ class Constant:
 
     def __call__(self) -> Any:
         return self.value
-
-

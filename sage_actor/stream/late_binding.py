@@ -34,8 +34,8 @@ class LateBindings:
         changed = sorted(name for name, value in values.items() if name in before[1] and differs(before[1][name], value))
         if changed:
             warnings.warn(
-                f"operators {before[0]!r} and {operator!r} use one function and the variable {', '.join(map(repr, changed))}, which has changed "
-                f"between them; both will see its last value. Bind it: lambda x, {changed[0]}={changed[0]}: ...",
+                f"operators {before[0]!r} and {operator!r} use one function and the variable {', '.join(map(repr, changed))}, "
+                f"which has changed between them; both will see its last value. Bind it: lambda x, {changed[0]}={changed[0]}: ...",
                 LateBindingWarning,
                 stacklevel=5,
             )

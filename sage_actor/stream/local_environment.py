@@ -173,20 +173,20 @@ class Background:
         return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result()
 
 
-_background: Background | None = None
+_backgrounds: list[Background] = []
 _lock = threading.Lock()
+os.register_at_fork(after_in_child=_backgrounds.clear)
 
 
 def background() -> Background:
     """The process's background loop; started at the first submit. A forked child gets one of its own."""
-    global _background
     with _lock:
-        if _background is None:
-            _background = Background()
+        if not _backgrounds:
+            _backgrounds.append(Background())
             # Our exit hook must run first: before the interpreter joins its threads and closes their pools, jobs need both.
             importlib.import_module("concurrent.futures.thread")
-            threading._register_atexit(exit_watch.wait)  # type: ignore[attr-defined]  # noqa: SLF001
-        return _background
+            threading._register_atexit(exit_watch.wait)  # type: ignore[attr-defined]
+        return _backgrounds[0]
 
 
 class ExitWatch:

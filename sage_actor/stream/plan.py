@@ -196,7 +196,9 @@ def connect(chains: list[Chain], chain_of: dict[int, int], tasks_of: dict[int, l
                     channels.append(channel)
                     target.inputs.append(channel)
                 if number > MAX_CHANNELS:
-                    raise GraphError(f"operator {names[head.id]!r}: the job would need more than {MAX_CHANNELS} channels; lower the parallelism")
+                    raise GraphError(
+                        f"operator {names[head.id]!r}: the job would need more than {MAX_CHANNELS} channels; lower the parallelism"
+                    )
                 source.outputs.append(OutputSpec(edge.source, edge.port, edge.partition, channels, head.name, groups))
 
 

@@ -19,7 +19,7 @@ def dump(value: object, buffers: Callable[[pickle.PickleBuffer], Any] | None = N
     import cloudpickle
 
     pickler: Any = cloudpickle
-    return cast(bytes, pickler.dumps(value, protocol=5, buffer_callback=buffers))
+    return cast("bytes", pickler.dumps(value, protocol=5, buffer_callback=buffers))
 
 
 class RemoteError(SageError):
@@ -46,7 +46,8 @@ def portable_error(error: BaseException) -> BaseException:
 def portable_letters(values: Any) -> list[Any]:
     """Dead letters and errors, each fit to travel."""
     return [
-        replace(cast("DeadLetter[Any]", v), error=portable_error(v.error)) if isinstance(v, DeadLetter) else portable_error(v) for v in values
+        replace(cast("DeadLetter[Any]", v), error=portable_error(v.error)) if isinstance(v, DeadLetter) else portable_error(v)
+        for v in values
     ]
 
 

@@ -12,12 +12,12 @@ from sage_actor._core.stable_hash import split_by_key, stable_hash
 from sage_actor.errors import OperatorError, UnstableKey
 from sage_actor.stream.channels import Channel
 from sage_actor.stream.graph import Partition
-from sage_actor.stream.stages import short
+from sage_actor.stream.stages import compute_keys, short
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
 
-__all__ = ["Router", "copy_records"]
+__all__ = ["Router", "batch_copy", "copy_records"]
 
 ENOUGH = 1024
 """Records gathered for one receiver before they are sent without waiting for the end of the turn."""
@@ -102,15 +102,8 @@ class Router:
                 await self._give(target, pick(batch, row))
 
     def _keys(self, batch: Batch) -> list[Any]:
-        key = self.partition.key
-        assert key is not None
-        keys: list[Any] = []
-        try:
-            for value in batch.values:
-                keys.append(key(value))
-        except Exception as error:
-            raise self._error(error, batch, len(keys)) from error
-        return keys
+        assert self.partition.key is not None
+        return compute_keys(self.partition.key, batch.values, lambda error, index: self._error(error, batch, index))
 
     def _error(self, error: BaseException, batch: Batch, offset: int) -> OperatorError:
         name = f"{'key_by' if self.kind == 'hash' else 'partition_custom'} of {self.consumer}"

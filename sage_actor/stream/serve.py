@@ -216,20 +216,20 @@ async def start_service(
     else:
         plain: Service[Any, Any] = Service(name or env.name, source)
         answers = graph.add("sink", name, default_name="answers", inputs=[Edge(operators[-1].id, "out", Partition("gather"))])
-        answers.options = {"form": "deliver", "deliver": plain._answer}  # noqa: SLF001
+        answers.options = {"form": "deliver", "deliver": plain._answer}
         refusals = graph.add(
             "sink", None, default_name="refusals", inputs=[Edge(op.id, "failed", Partition("gather")) for op in operators[1:]]
         )
-        refusals.options = {"form": "deliver", "deliver": plain._refuse}  # noqa: SLF001
+        refusals.options = {"form": "deliver", "deliver": plain._refuse}
         ends = [answers, refusals] if len(operators) > 1 else [answers]
         service = plain
     for end in ends:
         end.in_owner = True
         end.served = True
-    job = env._launch([end.id for end in ends])  # noqa: SLF001
+    job = env._launch([end.id for end in ends])
     env.started[operators[0].id] = job
-    service._job = job  # noqa: SLF001
-    job.on_end(service._end)  # noqa: SLF001
+    service._job = job
+    job.on_end(service._end)
     return service
 
 
@@ -239,7 +239,7 @@ def served_path(env: Environment, stream: DataStream[Any], allowed: tuple[str, .
     Raises:
         GraphError: not one path, no requests at its head, or a step that breaks the correlation.
     """
-    taps: tuple[Edge, ...] = stream._taps  # noqa: SLF001
+    taps: tuple[Edge, ...] = stream._taps
     path: list[Operator] = []
     while True:
         if len(taps) != 1 or taps[0].port != "out":

@@ -134,7 +134,18 @@ KEYS: dict[str, tuple[str, Reader]] = {
     "execution.object.reuse": ("object_reuse", switch),
     "stop_timeout": ("stop_timeout", seconds),
 }
-PRINCIPAL = ("parallelism", "backend", "workers", "max_parallelism", "buffer.records", "buffer.bytes", "buffer.timeout", "batch.records", "object.reuse", "stop_timeout")
+PRINCIPAL = (
+    "parallelism",
+    "backend",
+    "workers",
+    "max_parallelism",
+    "buffer.records",
+    "buffer.bytes",
+    "buffer.timeout",
+    "batch.records",
+    "object.reuse",
+    "stop_timeout",
+)
 LATER = (
     "checkpointing",
     "checkpoint.interval",

@@ -30,7 +30,8 @@ def pack(env: EnvironmentBase) -> bytes:
     for operator in env.graph.operators:
         if operator.kind == "sink" and operator.options["form"] in ("collect", "deliver"):
             raise SerializationError(
-                f"operator {operator.name!r}", "its records would be gathered in the process that runs the job; use a sink that writes somewhere"
+                f"operator {operator.name!r}",
+                "its records would be gathered in the process that runs the job; use a sink that writes somewhere",
             )
     try:
         return dump((env.name, env.settings, env.graph))
@@ -86,7 +87,9 @@ def blame(operators: list[Operator], error: BaseException) -> SerializationError
         spec = operator.function
         if spec is not None:
             candidates += variables(spec.target)
-            candidates += [(f"configuration {key!r}", value) for options in (spec.config, spec.keywords) for key, value in (options or {}).items()]
+            candidates += [
+                (f"configuration {key!r}", value) for options in (spec.config, spec.keywords) for key, value in (options or {}).items()
+            ]
         for key, value in operator.options.items():
             candidates += [(f"option {key!r}", value), *variables(value)]
         for edge in operator.inputs:
@@ -105,9 +108,7 @@ def variables(target: Any) -> list[tuple[str, Any]]:
     if code is not None:
         for name, cell in zip(code.co_freevars, target.__closure__ or (), strict=False):
             found.append((f"variable {name!r}", cell.cell_contents))
-        for name in code.co_names:
-            if name in target.__globals__:
-                found.append((f"global {name!r}", target.__globals__[name]))
+        found += [(f"global {name!r}", target.__globals__[name]) for name in code.co_names if name in target.__globals__]
     elif not isinstance(target, type):
         found += [(f"attribute {name!r}", value) for name, value in getattr(target, "__dict__", {}).items()]
     return found

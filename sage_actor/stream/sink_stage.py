@@ -16,7 +16,7 @@ from sage_actor.stream.stages import Emit, Stage, as_list
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
 
-__all__ = ["CallSink", "PrintSink", "SinkStage", "make_sink"]
+__all__ = ["CallSink", "CollectStage", "DeliverStage", "PrintSink", "SinkStage", "make_sink"]
 
 
 class SinkStage(Stage):

@@ -42,7 +42,7 @@ class Source(Generic[T_co]):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement read(limit)")
 
-    def read_nowait(self, limit: int) -> Sequence[T_co] | None | NotReady:
+    def read_nowait(self, limit: int) -> Sequence[T_co] | NotReady | None:
         """Like `read`, but answers `NOT_READY` instead of waiting. Saves an event-loop turn per batch; optional."""
         return NOT_READY
 

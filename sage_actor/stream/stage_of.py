@@ -29,7 +29,9 @@ def is_row(operator: Operator) -> bool:
     """Whether the operator can be part of a generated loop."""
     if operator.kind in ("map", "filter", "flat_map", "process"):
         return True
-    return operator.kind == "sink" and operator.options["form"] == "records" and not (operator.function and spec_is_async(operator.function))
+    return (
+        operator.kind == "sink" and operator.options["form"] == "records" and not (operator.function and spec_is_async(operator.function))
+    )
 
 
 def build_stages(operators: list[Operator], setting: TaskSetting) -> list[Stage]:

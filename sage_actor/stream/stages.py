@@ -4,12 +4,13 @@ between tries, a call in flight) it simply awaits, which suspends the whole chai
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from sage_actor._core.batch import Batch
-from sage_actor.errors import OperatorError
+from sage_actor.errors import GraphError, OperatorError
 from sage_actor.stream.context import FunctionContext
 from sage_actor.stream.functions import Replica
 from sage_actor.stream.graph import Operator
@@ -19,7 +20,10 @@ from sage_actor.telemetry.counters import OperatorCounters
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
 
-__all__ = ["Emit", "Faults", "Stage", "Turns", "as_list", "short"]
+EVENTS = logging.getLogger("sage_actor.records")
+EVENTS.addHandler(logging.NullHandler())
+
+__all__ = ["Emit", "Faults", "Stage", "Turns", "as_list", "compute_keys", "short"]
 
 Emit = Callable[[Batch], Awaitable[None]]
 
@@ -40,7 +44,12 @@ class Stage:
     def create_replica(self, operator: Operator) -> Replica:
         """Make this task's own instance of an operator's function; it is closed with the stage."""
         assert operator.function is not None
-        replica = operator.function.create(parallelism=self.setting.parallelism)
+        try:
+            replica = operator.function.create(parallelism=self.setting.parallelism)
+        except GraphError:
+            raise
+        except Exception as error:
+            raise self.faults.error(self.operators.index(operator), error, -1, None, known=False) from error
         self.replicas.append(replica)
         return replica
 
@@ -148,6 +157,11 @@ class Faults:
             self.asides.append((operator.id, DeadLetter(value, error, operator.name, position, key)))
         else:
             counters.skipped += 1
+        if counters.skipped + counters.dead_letters == 1:
+            setting = self.stage.setting
+            EVENTS.info(
+                "first record dropped: %s", short(error), extra={"job": setting.job, "operator": operator.name, "task": setting.index}
+            )
         if operator.served and self.tags is not None and 0 <= offset < len(self.tags):
             wrapped = self.error(index, error, offset, value)
             self.replies.append((self.tags[offset], wrapped))
@@ -165,6 +179,17 @@ class Faults:
             replies, self.replies = self.replies, []
             owner = self.stage.operators[-1].id
             await self.stage.setting.aside(owner, "failed", Batch([e for _, e in replies], tags=[tag for tag, _ in replies]))
+
+
+def compute_keys(key: Callable[[Any], Any], values: Iterable[Any], explain: Callable[[Exception, int], BaseException]) -> list[Any]:
+    """``[key(value) for value in values]``; a failure is raised as ``explain(error, index)``."""
+    keys: list[Any] = []
+    try:
+        for value in values:
+            keys.append(key(value))  # noqa: PERF401 - how far it came tells which record failed
+    except Exception as error:
+        raise explain(error, len(keys)) from error
+    return keys
 
 
 LARGE = (str, bytes, bytearray, list, tuple, dict, set, frozenset)

@@ -36,9 +36,7 @@ MERGE_BELOW = 512
 class Task:
     """Built on its worker from a `TaskSpec`; `run` is its whole life. Everything happens on one event loop."""
 
-    def __init__(
-        self, spec: TaskSpec, *, job: str, settings: JobSettings, clock: Clock = system_clock,
-    ) -> None:
+    def __init__(self, spec: TaskSpec, *, job: str, settings: JobSettings, clock: Clock = system_clock) -> None:
         self.spec = spec
         self.job = job
         self.settings = settings
@@ -183,7 +181,8 @@ class Task:
 
     async def _run_source(self) -> None:
         source = self.source
-        assert source is not None and self.source_counters is not None
+        assert source is not None
+        assert self.source_counters is not None
         counters, own = self.counters, self.source_counters
         clock = time.perf_counter_ns
         limit, most = min(64, self.settings.batch_records), self.settings.batch_records

@@ -20,7 +20,7 @@ from sage_actor.stream.portable import dump, pack_error
 from sage_actor.stream.settings import JobSettings
 from sage_actor.stream.task import Task
 
-__all__ = ["JobIdentity", "TaskHost", "main"]
+__all__ = ["JobIdentity", "TaskHost", "control_frame", "explain_frame", "main", "read_control"]
 
 Report = Callable[[str, Any], None]
 
@@ -92,8 +92,13 @@ class TaskHost:
             return LocalChannel(self.tasks[channel.target_task].gate, channel.slot)
         assert self.endpoint is not None
         remote = self.outbound[channel.id] = RemoteChannel(
-            self.endpoint, channel.target_worker, channel.id, job=self.job.number, attempt=self.job.attempt,
-            limit=self.settings.buffer_records, bytes_limit=self.settings.buffer_bytes,
+            self.endpoint,
+            channel.target_worker,
+            channel.id,
+            job=self.job.number,
+            attempt=self.job.attempt,
+            limit=self.settings.buffer_records,
+            bytes_limit=self.settings.buffer_bytes,
         )
         return remote
 
@@ -115,7 +120,9 @@ class TaskHost:
                 self.report("finished", (number, task.snapshot(os.getpid())))
                 return
             if not isinstance(error, SageError):
-                wrapped = OperatorError(self.job.name, task.spec.operators[0].name, f"{type(error).__name__}: {error}", task=task.spec.index)
+                wrapped = OperatorError(
+                    self.job.name, task.spec.operators[0].name, f"{type(error).__name__}: {error}", task=task.spec.index
+                )
                 wrapped.__cause__ = error
                 error = wrapped
             self.report("failed", (number, error))
@@ -162,7 +169,9 @@ class TaskHost:
             return
         inbound = self.inbound.get(header.channel)
         if inbound is None:
-            raise FrameError(f"job {self.job.name!r}: worker {self.worker} got a frame from worker {sender} for unknown channel {header.channel}")
+            raise FrameError(
+                f"job {self.job.name!r}: worker {self.worker} got a frame from worker {sender} for unknown channel {header.channel}"
+            )
         if header.sequence < inbound.expected:
             self.duplicates += 1
             return

@@ -46,7 +46,7 @@ def test_the_platform_decides_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_a_home_that_is_a_file_is_refused(home: Path) -> None:
     home.write_text("")
-    with pytest.raises(ConfigError, match="SAGE_ACTOR_HOME.*not a directory"):
+    with pytest.raises(ConfigError, match=r"SAGE_ACTOR_HOME.*not a directory"):
         data_directory()
 
 
@@ -74,14 +74,14 @@ def test_two_first_starts_agree_on_one_token() -> None:
 def test_a_token_others_may_read_is_refused() -> None:
     obtain_token()
     os.chmod(token_file(), 0o644)
-    with pytest.raises(ConfigError, match="others may read it.*delete it"):
+    with pytest.raises(ConfigError, match=r"others may read it.*delete it"):
         obtain_token()
 
 
 def test_a_damaged_token_is_refused() -> None:
     obtain_token()
     token_file().write_text("")
-    with pytest.raises(ConfigError, match="empty or damaged"):
+    with pytest.raises(ConfigError, match=r"empty or damaged"):
         read_token()
 
 

@@ -14,7 +14,14 @@ from sage_actor.jobs.record import JobRecord, JobSpec
 from sage_actor.jobs.store import JobStore
 
 SPEC = JobSpec(
-    name="words", kind="script", payload=b"print(1)\x00\xff", filename="/a/b.py", args=("x", "y"), directory="/a", parallelism=3, restart={"delay": "1s"}
+    name="words",
+    kind="script",
+    payload=b"print(1)\x00\xff",
+    filename="/a/b.py",
+    args=("x", "y"),
+    directory="/a",
+    parallelism=3,
+    restart={"delay": "1s"},
 )
 
 

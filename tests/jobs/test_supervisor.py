@@ -81,7 +81,11 @@ async def test_a_script_runs_as_python_would_run_it(tmp_path: Path) -> None:
         ("import sys\nsys.exit(7)", 1, "exited with status 7"),
         ("import os\nprint('bye', flush=True)\nos._exit(3)", 3, "exit code 3 without naming an error; its last output:\nbye"),
         ("import os\nos._exit(0)", 0, "without saying how its job ended"),
-        ("import os, signal\nprint('bye', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)", -9, "SIGKILL (exit code -9); its last output:\nbye"),
+        (
+            "import os, signal\nprint('bye', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)",
+            -9,
+            "SIGKILL (exit code -9); its last output:\nbye",
+        ),
         ("def", 1, "SyntaxError"),
         ("import nothing_of_that_name", 1, "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
     ],
@@ -160,13 +164,13 @@ async def test_one_that_does_not_react_is_killed_when_the_supervisor_leaves(tmp_
 @pytest.mark.asyncio
 async def test_names_find_the_newest_and_refuse_to_guess(tmp_path: Path) -> None:
     async with supervisor(tmp_path) as running:
-        with pytest.raises(JobNotFound, match="no jobs are known"):
+        with pytest.raises(JobNotFound, match=r"no jobs are known"):
             running.find("job")
         old = await running.submit(script("", "job"))
         await ended(running, old)
         jobs = [await running.submit(script(FOREVER, "job")) for _ in range(2)]
         assert running.find("job").id in {job.id for job in jobs}
-        with pytest.raises(JobError, match=f"2 live jobs are named 'job'; use an id: {jobs[0].id}, {jobs[1].id}"):
+        with pytest.raises(JobError, match=rf"2 live jobs are named 'job'; use an id: {jobs[0].id}, {jobs[1].id}"):
             running.stop("job")
         running.cancel(jobs[0].id)
         await ended(running, jobs[0])
@@ -177,7 +181,7 @@ async def test_names_find_the_newest_and_refuse_to_guess(tmp_path: Path) -> None
 async def test_no_more_live_jobs_than_allowed(tmp_path: Path) -> None:
     async with supervisor(tmp_path, max_jobs=1) as running:
         job = await running.submit(script(FOREVER))
-        with pytest.raises(TooManyJobs, match="1 jobs are live already.*--max-jobs"):
+        with pytest.raises(TooManyJobs, match=r"1 jobs are live already.*--max-jobs"):
             await running.submit(script(""))
         running.cancel(job.id)
         await ended(running, job)
@@ -240,7 +244,9 @@ async def test_history_survives_and_jobs_left_live_are_settled_truthfully(tmp_pa
     store = JobStore(tmp_path / "jobs.sqlite")
     left = [
         JobRecord(id="gone", name="gone", kind="script", status="running", pid=sleeper.pid, pid_started=1, created=1),
-        JobRecord(id="alive", name="alive", kind="script", status="running", pid=sleeper.pid, pid_started=process_started(sleeper.pid), created=2),
+        JobRecord(
+            id="alive", name="alive", kind="script", status="running", pid=sleeper.pid, pid_started=process_started(sleeper.pid), created=2
+        ),
         JobRecord(id="new", name="new", kind="script", status="created", created=3),
         JobRecord(id="wanted", name="wanted", kind="script", status="running", pid=sleeper.pid, pid_started=1, created=4, attempts=1),
     ]
