@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import sys
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
@@ -81,7 +82,7 @@ def _show(packages: Mapping[str, Totals], counts: Mapping[tuple[str, str], int])
         by_package.setdefault(package, Counter())[word] = count
     largest = sorted(packages.items(), key=lambda item: (-item[1][2], item[0]))[:TOP]
     rows = [
-        [name, *(f"{total:,}" for total in totals), ", ".join(word for word, _ in by_package.get(name, Counter[str]()).most_common(5))]
+        [name, *(f"{total:,}" for total in totals), ", ".join(word for word, _ in most_frequent(by_package.get(name, Counter[str]()), 5))]
         for name, totals in largest
     ]
     rows.append(["all", *(f"{sum(each[column] for each in packages.values()):,}" for column in range(3)), f"{len(overall):,} different"])
@@ -95,8 +96,13 @@ def _show(packages: Mapping[str, Totals], counts: Mapping[tuple[str, str], int])
         console,
         "The most frequent identifiers",
         ("identifier", "count"),
-        [[word, f"{count:,}"] for word, count in overall.most_common(TOP)],
+        [[word, f"{count:,}"] for word, count in most_frequent(overall, TOP)],
     )
+
+
+def most_frequent(counts: Counter[str], number: int) -> list[tuple[str, int]]:
+    """The top of a count; of equal ones the first in the alphabet, so that every backend shows the same table."""
+    return heapq.nsmallest(number, counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _show_workers(job: Job) -> bool:

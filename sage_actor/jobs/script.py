@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from types import TracebackType
 
+from sage_actor import seed_names
+
 __all__ = ["ScriptEnd", "run_script"]
 
 
@@ -38,8 +40,9 @@ def run_script(source: bytes, filename: str, args: Sequence[str] = ()) -> Script
     """Execute `source` as ``__main__`` with ``sys.argv = [filename, *args]``, in the calling thread.
 
     The module stays ``__main__`` afterwards: functions and classes of the script may still be pickled by name while its
-    jobs run. An exception is printed as a traceback of the script's own frames on stderr; KeyboardInterrupt passes.
+    jobs run. The import names of SAGE's documents are served (`seed_names`). An exception is printed as a traceback of the script's own frames on stderr; KeyboardInterrupt passes.
     """
+    seed_names.install()
     module = types.ModuleType("__main__")
     module.__file__ = filename
     module.__loader__ = SourceFileLoader("__main__", filename)  # inspect.getsource and linecache ask for it

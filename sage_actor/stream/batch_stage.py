@@ -51,7 +51,7 @@ class BatchStage(Stage):
                 out = []
                 await self._divide(as_list(values), 0, error, out)
             self.counters[0].records_out += len(out)
-            if out:
+            if len(out):  # may be a numpy array, which has no truth value
                 await emit(self._columns(out, batch, start, length))
             faults.dropped.clear()
             await faults.flush()

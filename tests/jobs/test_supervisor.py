@@ -19,7 +19,27 @@ from sage_actor.jobs.store import JobStore
 from sage_actor.jobs.supervisor import Supervisor, TooManyJobs
 
 FOREVER = "import time\nprint('up', flush=True)\nwhile True: time.sleep(0.05)\n"
-DEAF = "import time\nprint('up', flush=True)\nwhile True:\n    try:\n        while True: time.sleep(1)\n    except BaseException: print('no')\n"
+DEAF = """
+import time
+print('up', flush=True)
+while True:
+    try:
+        while True: time.sleep(1)
+    except BaseException: print('no')
+"""
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
+print('child', child.pid, flush=True)
+child.wait()
+"""
+THIRD_TIME = """
+from pathlib import Path
+count = Path('count')
+life = len(count.read_text()) if count.exists() else 0
+count.write_text('x' * (life + 1))
+assert life == 2, f'life {life}'
+"""
 
 
 def script(source: str, name: str = "job", **options: object) -> JobSpec:
@@ -110,9 +130,8 @@ async def test_a_traceback_shows_the_scripts_frames_only(tmp_path: Path) -> None
 
 @pytest.mark.asyncio
 async def test_a_killed_process_is_noticed_and_takes_its_children_along(tmp_path: Path) -> None:
-    source = "import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nprint('child', child.pid, flush=True)\nchild.wait()\n"
     async with supervisor(tmp_path) as running:
-        job = await running.submit(script(source))
+        job = await running.submit(script(PARENT))
         child = int((await until_log(running, job, "child ")).split()[1])
         pid = running.find(job.id).pid
         assert pid is not None
@@ -121,7 +140,8 @@ async def test_a_killed_process_is_noticed_and_takes_its_children_along(tmp_path
         assert (record.status, record.exit_code) == ("failed", -9)
         assert f"child {child}" in record.error
         async with asyncio.timeout(5):
-            while process_started(child) is not None:  # killed, perhaps not reaped yet by whoever inherited it
+            # Killed, perhaps not reaped yet by whoever inherited it; nothing tells us when.
+            while process_started(child) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
 
@@ -190,10 +210,9 @@ async def test_no_more_live_jobs_than_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_failing_job_restarts_when_it_asked_for_it(tmp_path: Path) -> None:
-    source = "from pathlib import Path\np = Path('count')\nn = len(p.read_text()) if p.exists() else 0\np.write_text('x' * (n + 1))\nassert n == 2, f'life {n}'\n"
     restart = {"strategy": "exponential-delay", "attempts": 5, "delay": "10ms"}
     async with supervisor(tmp_path) as running:
-        job = await running.submit(script(source, directory=str(tmp_path), restart=restart))
+        job = await running.submit(script(THIRD_TIME, directory=str(tmp_path), restart=restart))
         record = await ended(running, job)
         assert (record.status, record.attempts, record.error) == ("finished", 3, "")
         text = (await running.read_log(job.id)).text
