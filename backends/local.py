@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sage_actor.actor.backend import Buffer, FrameHandler, LostHandler, WorkerInfo
+from sage_actor.actor.backend import PATIENCE, Buffer, FrameHandler, LostHandler, WorkerInfo
 from sage_actor.backends.loopback import Loopback
 from sage_actor.errors import BackendUnavailable
 
@@ -46,8 +46,8 @@ class LocalGroup:
         self.endpoint = LocalEndpoint()
         self.workers: Sequence[WorkerInfo] = ()
 
-    async def aclose(self) -> None:
-        """Close the endpoint. Idempotent."""
+    async def aclose(self, patience: float = PATIENCE) -> None:
+        """Close the endpoint; there is nobody to wait for. Idempotent."""
         await self.endpoint.aclose()
 
 

@@ -25,15 +25,18 @@ class Loopback:
         self._closed = False
 
     def start(self, receive: FrameHandler) -> None:
+        """Begin delivering; what was sent before is delivered first."""
         self._receive = receive
         self._schedule()
 
     def send(self, parts: Sequence[Buffer]) -> None:
+        """Queue one frame; dropped after `close`."""
         if not self._closed:
             self._frames.append(b"".join(parts))
             self._schedule()
 
     def close(self) -> None:
+        """Drop what was not delivered yet. Idempotent."""
         self._closed = True
         self._frames.clear()
 

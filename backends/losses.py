@@ -19,12 +19,14 @@ class Losses:
         self._closed = False
 
     def start(self, handler: LostHandler) -> None:
+        """Give the handler, which gets what was kept at once, in order."""
         self._handler = handler
         kept, self._kept = self._kept, []
         for error in kept:
             self.report(error)
 
     def report(self, error: BackendError) -> None:
+        """Pass an error on, or keep it."""
         if self._closed:
             return
         if self._handler is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sage_actor.actor.backend import Endpoint, WorkerInfo
+from sage_actor.actor.backend import PATIENCE, Endpoint, WorkerInfo
 from sage_actor.backends.losses import Losses
 from sage_actor.backends.worker_main import Setup
 from sage_actor.backends.worker_process import WorkerProcess
@@ -19,7 +19,6 @@ from sage_actor.errors import BackendError, BackendUnavailable
 __all__ = ["OwnerEndpoint", "ProcessGroup", "WorkerStart"]
 
 _START: Final = 60.0  # seconds for a worker to import its entry; a cold disk and a big entry are slow
-_END: Final = 5.0
 _LAST_FRAMES: Final = 1.0  # seconds that a lost worker's last frames may take before its loss is told
 
 
@@ -147,14 +146,14 @@ class ProcessGroup:
         else:
             tell()
 
-    async def aclose(self) -> None:
-        """End every worker, kill what has not ended after 5 s, reap them all, close the links; see `WorkerGroup.aclose`.
+    async def aclose(self, patience: float = PATIENCE) -> None:
+        """End every worker, kill what has not ended after `patience` seconds, reap them all; see `WorkerGroup.aclose`.
 
         Cancelling it cancels only the wait: the group ends all the same, and another call waits for that.
         """
         if self._closing is None:
             self._is_closing = True
-            self._closing = asyncio.ensure_future(self._close(_END))
+            self._closing = asyncio.ensure_future(self._close(patience))
         await asyncio.shield(self._closing)
 
     async def kill(self) -> None:

@@ -15,8 +15,11 @@ from sage_actor._core.batch cimport Marker
 from asyncio import get_running_loop
 from asyncio.events import _get_running_loop as running_loop_or_none
 from collections import deque
+from typing import Literal
 
 from sage_actor.errors import ActorError, MailboxClosed, MailboxFull
+
+Overflow = Literal["wait", "fail", "drop_new", "drop_old"]
 
 cdef extern from *:
     """

@@ -11,6 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 from sage_actor.errors import FrameError
 
+Buffer = bytes | bytearray | memoryview
+
 DATA = 1
 MARKER = 2
 CREDIT = 3

@@ -20,12 +20,12 @@ from libc.stdint cimport uint16_t, uint64_t
 from sage_actor._core.batch cimport Batch
 
 from dataclasses import fields as dataclass_fields
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from uuid import UUID
 
-from sage_actor.errors import UnstableKey
+from sage_actor.errors import GraphError, SageError, UnstableKey
 
 cdef extern from *:
     """
@@ -157,8 +157,8 @@ cdef uint64_t hash_decimal(object key) except? 0:
     if abs(key.adjusted()) > LARGEST_EXPONENT:
         raise UnstableKey(type(key).__name__, f"its exponent is beyond {LARGEST_EXPONENT}")
     sign, digits, exponent = key.as_tuple()
-    while len(digits) > 1 and digits[-1] == 0:
-        digits = digits[:-1]
+    while len(digits) > 1 and digits[len(digits) - 1] == 0:
+        digits = digits[: len(digits) - 1]  # wraparound is off: a negative bound would run wild
         exponent += 1
     if exponent >= 0 or digits == (0,):
         return hash_integer(int(key))
@@ -280,9 +280,9 @@ def stable_hash(key) -> int:
 
 cdef int check_groups(long groups, long parallelism) except -1:
     if not 1 <= groups <= MOST_GROUPS:
-        raise ValueError(f"key groups must be between 1 and {MOST_GROUPS}, not {groups}")
+        raise GraphError(f"key groups must be between 1 and {MOST_GROUPS}, not {groups}")
     if not 1 <= parallelism <= groups:
-        raise ValueError(f"parallelism must be between 1 and the number of key groups ({groups}), not {parallelism}")
+        raise GraphError(f"parallelism must be between 1 and the number of key groups ({groups}), not {parallelism}")
     return 0
 
 
@@ -294,21 +294,21 @@ def key_group(key, long groups) -> int:
 def operator_of_group(long group, long groups, long parallelism) -> int:
     check_groups(groups, parallelism)
     if not 0 <= group < groups:
-        raise ValueError(f"group {group} is not one of 0..{groups - 1}")
+        raise GraphError(f"group {group} is not one of 0..{groups - 1}")
     return group * parallelism // groups
 
 
 def group_range(long index, long groups, long parallelism) -> tuple:
     check_groups(groups, parallelism)
     if not 0 <= index < parallelism:
-        raise ValueError(f"instance {index} is not one of 0..{parallelism - 1}")
+        raise GraphError(f"instance {index} is not one of 0..{parallelism - 1}")
     return (index * groups + parallelism - 1) // parallelism, ((index + 1) * groups - 1) // parallelism
 
 
 def default_groups(long parallelism) -> int:
     cdef long wanted = parallelism + (parallelism + 1) // 2, groups = 128
     if parallelism < 1:
-        raise ValueError(f"parallelism must be at least 1, not {parallelism}")
+        raise GraphError(f"parallelism must be at least 1, not {parallelism}")
     while groups < wanted and groups < MOST_GROUPS:
         groups *= 2
     return groups
@@ -359,12 +359,12 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
     cdef Batch part
     check_groups(groups, parallelism)
     if keys is None:
-        raise ValueError("split_by_key needs a batch with a column of keys")
+        raise SageError("split_by_key needs a batch with a column of keys")
     size = PyList_GET_SIZE(keys)
     if len(batch.values) != size or (batch.timestamps is not None and PyList_GET_SIZE(batch.timestamps) != size) or (
         batch.tags is not None and PyList_GET_SIZE(batch.tags) != size
     ):
-        raise ValueError("the columns of the batch differ in length")
+        raise SageError("the columns of the batch differ in length")
     power = (groups & (groups - 1)) == 0
     mask = total - 1
     instances = <uint16_t*> PyMem_Malloc((size + 1) * sizeof(uint16_t))
@@ -376,7 +376,7 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
             counts[instance] = 0
         for index in range(size):
             if index >= PyList_GET_SIZE(keys):  # a __stable_key__ has changed the batch it is in
-                raise ValueError("the batch changed while it was being split")
+                raise SageError("the batch changed while it was being split")
             key = keys[index]
             hashed = hash_key_at(key, 0)
             hashed = hashed & mask if power else hashed % total
@@ -392,7 +392,7 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
                 result[instances[0]] = batch
             return result
         if PyList_GET_SIZE(keys) != size or len(batch.values) != size:
-            raise ValueError("the batch changed while it was being split")
+            raise SageError("the batch changed while it was being split")
         if type(batch.values) is not list and hasattr(batch.values, "take"):
             value_columns = deal_sequence(batch.values, instances, size, parallelism)
         else:

@@ -19,9 +19,12 @@ from typing import Protocol, runtime_checkable
 
 from sage_actor.errors import BackendError
 
-__all__ = ["Backend", "Buffer", "Endpoint", "FrameHandler", "LostHandler", "WorkerGroup", "WorkerInfo"]
+__all__ = ["PATIENCE", "Backend", "Buffer", "Endpoint", "FrameHandler", "LostHandler", "WorkerGroup", "WorkerInfo"]
 
 Buffer = bytes | bytearray | memoryview
+
+PATIENCE = 5.0
+"""Seconds a worker has to end by itself before it is killed."""
 
 FrameHandler = Callable[[int, memoryview], None]
 """Called on the loop with (sending worker, frame). The view is valid only during the call unless copied."""
@@ -89,8 +92,8 @@ class WorkerGroup(Protocol):
         """The workers as they were started, in the order of their numbers; lost ones stay listed."""
         ...
 
-    async def aclose(self) -> None:
-        """Ask every worker to end (its entry is cancelled), kill those that have not after 5 s, and reap them all.
+    async def aclose(self, patience: float = PATIENCE) -> None:
+        """Ask every worker to end (its entry is cancelled), kill those that have not after `patience` seconds, and reap them all.
 
         Idempotent; also safe after workers were lost. When it returns no process, thread, file, socket or key of
         the group is left.

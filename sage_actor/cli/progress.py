@@ -75,7 +75,7 @@ class Progress:
     def _draw(self) -> Group:
         jobs = self._watch.live
         if not jobs:
-            return Group(Text("no dataflow is running yet", style="dim"))
+            return Group(Text("no dataflow is running", style="dim"))
         return Group(*(draw_table(f"{job.name}: {job.status}", COLUMNS, self._rows(job)) for job in jobs))
 
     def _rows(self, job: Job) -> list[list[str]]:

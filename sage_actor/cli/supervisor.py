@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from sage_actor.config.address import default_host, default_max_jobs, default_port
-from sage_actor.server.serve import Started, serve
+
+if TYPE_CHECKING:
+    from sage_actor.server.serve import Started
 
 __all__ = ["run_supervisor"]
 
 
 def run_supervisor(host: str | None, port: int | None, max_jobs: int | None) -> int:
     """Run a supervisor until SIGTERM or Ctrl-C; returns 0 once its jobs are stopped."""
+    from sage_actor.server.serve import serve  # the HTTP framework takes longer to load than any other command to run
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     chosen = host or default_host()

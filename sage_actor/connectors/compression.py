@@ -10,7 +10,7 @@ from typing import Final, Protocol, cast
 
 from sage_actor.errors import ConnectorError
 
-__all__ = ["ByteReader", "ByteWriter", "compression_of", "open_reader", "open_writer"]
+__all__ = ["EXTENSIONS", "ByteReader", "ByteWriter", "compression_of", "open_reader", "open_writer"]
 
 EXTENSIONS: Final = {".gz": "gzip", ".gzip": "gzip", ".lz4": "lz4", ".zst": "zstd", ".zstd": "zstd"}
 

@@ -31,6 +31,7 @@ from sage_actor.stream.shipping import unpack
 
 __all__ = ["main"]
 
+FIRST_METRICS = 0.2
 METRICS_EVERY = 1.0
 ORPHAN_GRACE = 2.0
 
@@ -113,7 +114,9 @@ class Runner:
         os._exit(128 + signal.SIGKILL)
 
     def _report_metrics(self) -> None:
-        while not self._ended.wait(METRICS_EVERY):
+        pause = FIRST_METRICS
+        while not self._ended.wait(pause):
+            pause = METRICS_EVERY
             self._reporter.say("metrics", jobs=self._watch.snapshot())
 
 

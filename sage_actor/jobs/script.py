@@ -40,7 +40,8 @@ def run_script(source: bytes, filename: str, args: Sequence[str] = ()) -> Script
     """Execute `source` as ``__main__`` with ``sys.argv = [filename, *args]``, in the calling thread.
 
     The module stays ``__main__`` afterwards: functions and classes of the script may still be pickled by name while its
-    jobs run. The import names of SAGE's documents are served (`seed_names`). An exception is printed as a traceback of the script's own frames on stderr; KeyboardInterrupt passes.
+    jobs run. The import names of SAGE's documents are served (`seed_names`). An exception is printed as a traceback of the
+    script's own frames on stderr; KeyboardInterrupt passes.
     """
     seed_names.install()
     module = types.ModuleType("__main__")

@@ -22,6 +22,7 @@ from sage_actor.ports import Clock, system_clock
 from sage_actor.server.access import AccessGuard
 from sage_actor.server.exposition import exposition
 from sage_actor.server.messages import Failure, Info, JobView, LogView, SubmitJob, view
+from sage_actor.telemetry.prometheus import CONTENT_TYPE
 
 __all__ = ["MAX_BODY", "build_app"]
 
@@ -121,8 +122,7 @@ def build_app(
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
-        text = exposition(supervisor.records())
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(exposition(supervisor.records()), media_type=CONTENT_TYPE)
 
     return AccessGuard(app, token=token, host=host, max_body=max_body)
 

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
+from sage_actor.errors import OperatorError
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
-from sage_actor.stream.stages import Emit, Stage, as_list
+from sage_actor.stream.stages import Emit, Stage, as_list, cancelled_from_outside
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -106,7 +107,9 @@ class AsyncStage(Stage):
                         call.result = await self.invoke(call.value)
                 call.error = None
                 break
-            except Exception as error:  # noqa: BLE001 - the user's function; its policy decides when the result is emitted
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's function; its policy decides at emission
+                if cancelled_from_outside(error):
+                    raise
                 if isinstance(error, TimeoutError) and not str(error) and self.timeout is not None:
                     error = TimeoutError(f"no result within {self.timeout:g} s")
                 call.error = error
@@ -144,7 +147,15 @@ class AsyncStage(Stage):
                 break
             self.pending -= len(finished)
             self.room.set()
-            good = [call for call in finished if call.error is None or not self._refuse(call)]
+            good: list[Call] = []
+            failure: OperatorError | None = None
+            for call in finished:
+                try:
+                    if call.error is None or not self._refuse(call):
+                        good.append(call)
+                except OperatorError as error:
+                    failure = error  # what came before it goes on first
+                    break
             if good:
                 batch = Batch([call.result for call in good])
                 if self.has_columns[0]:
@@ -155,6 +166,8 @@ class AsyncStage(Stage):
                     batch.position = good[0].position
                 self.counters[0].records_out += len(good)
                 await emit(batch)
+            if failure is not None:
+                raise failure
             self.faults.dropped.clear()
             await self.faults.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
 from sage_actor.stream.graph import Operator
-from sage_actor.stream.stages import Emit, Stage, Turns, as_list
+from sage_actor.stream.stages import Emit, Stage, Turns, as_list, cancelled_from_outside
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -44,7 +45,9 @@ class BatchStage(Stage):
             out: Any
             try:
                 out = await self._call(values)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled_from_outside(error):
+                    raise
                 if faults.policy(0) == "fail":
                     self.counters[0].errors += 1
                     raise faults.error(0, error, 0 if length == 1 else -1, values[0], known=length == 1) from error

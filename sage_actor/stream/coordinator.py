@@ -12,7 +12,7 @@ from typing import Any
 
 from sage_actor._core.frame import CONTROL, decode
 from sage_actor._core.stable_hash import stable_hash
-from sage_actor.actor.backend import Backend, Endpoint, WorkerGroup
+from sage_actor.actor.backend import PATIENCE, Backend, Endpoint, WorkerGroup
 from sage_actor.actor.open_backend import open_backend
 from sage_actor.errors import BackendError, FrameError, SageError, WorkerLost
 from sage_actor.stream.graph import Graph
@@ -30,6 +30,8 @@ EVENTS = logging.getLogger("sage_actor.jobs")
 EVENTS.addHandler(logging.NullHandler())  # errors are raised and shown by status; without a configured log they need no echo
 ENTRY = "sage_actor.stream.worker:main"
 DEPLOY_TIMEOUT = 60.0
+IMPATIENCE = 0.5
+"""Seconds a worker of a cancelled or failed job has to end: long enough for close(), short for a function that blocks."""
 
 
 class Coordinator:
@@ -197,7 +199,7 @@ class Coordinator:
             for worker in group.workers:
                 group.endpoint.send(worker.worker, control_frame(self.identity, "end"))
             try:
-                await group.aclose()
+                await group.aclose(PATIENCE if error is None and not self.cancelled else IMPATIENCE)
             except BackendError as failure:
                 error = error or failure
         extra: dict[str, object] = {"job": self.job.id, "operator": getattr(error, "operator", "")}

@@ -237,8 +237,8 @@ class DataStream(Generic[T]):
         a failing batch is halved and called again until only the bad records are set aside, so the function must be safe
         to call twice for a record.
         """
-        if max_batch is not None and max_batch < 1:
-            raise GraphError(f"map_batch: max_batch must be at least 1, not {max_batch}")
+        if max_batch is not None:
+            check_whole(max_batch, "map_batch", "max_batch")
         spec = FunctionSpec("map_batch", function, config, keywords)
         return self._step("map_batch", spec, name, parallelism, on_error, vectorized=vectorized, max_batch=max_batch)
 
@@ -327,8 +327,7 @@ class DataStream(Generic[T]):
         than `max_rounds` rounds, or a work-list longer than `limit`, is an error of that record, by ``on_error``.
         """
         for option, value in (("max_rounds", max_rounds), ("limit", limit)):
-            if value < 1:
-                raise GraphError(f"iterate: {option} must be at least 1, not {value}")
+            check_whole(value, "iterate", option)
         spec = FunctionSpec("iterate", step)
         if spec_is_async(spec):
             raise GraphError(f"iterate takes a plain function as step, but {spec.display!r} is async; await in a map_async before it")
@@ -416,6 +415,12 @@ class DataStream(Generic[T]):
             if not isinstance(sink, type) and (config is not None or keywords):
                 raise GraphError(f"sink: a configuration goes with a class, but {cls.__name__} was given as an instance")
             display = cls.__name__
+            policy = None if on_error is None else parse_policy(on_error, f"sink {name or display!r}")
+            if policy not in (None, "fail") and getattr(policy, "then", None) != "fail":
+                raise GraphError(
+                    f"sink {name or display!r} takes whole batches, so it cannot set single records aside: on_error must be 'fail' or "
+                    f"Retry(...) with then='fail', not {policy!r}; use a function or a SinkFunction for one call per record"
+                )
             options: dict[str, Any] = {"sink": sink, "config": config, "keywords": keywords, "form": "batches"}
             return self._end(name, display, None, parallelism, on_error, **options)
         spec = FunctionSpec("sink", sink, config, keywords)
@@ -524,8 +529,8 @@ class DataStream(Generic[T]):
     ) -> DataStream[Any]:
         from sage_actor.durations import parse_duration
 
-        if concurrency is not None and concurrency < 1:
-            raise GraphError(f"map: concurrency must be at least 1, not {concurrency}")
+        if concurrency is not None:
+            check_whole(concurrency, f"{spec.kind} {spec.display!r}", "concurrency")
         seconds = None if timeout is None else parse_duration(timeout)
         return self._step("map_async", spec, name, parallelism, on_error, concurrency=concurrency or 100, ordered=ordered, timeout=seconds)
 
@@ -625,8 +630,13 @@ def set_operator_parallelism(operator: Operator, parallelism: int) -> None:
 
 def check_parallelism(value: object, place: str) -> None:
     """A whole number of at least 1."""
+    check_whole(value, place, "parallelism")
+
+
+def check_whole(value: object, place: str, option: str) -> None:
+    """Raise GraphError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise GraphError(f"{place}: parallelism must be a whole number of at least 1, not {value!r}")
+        raise GraphError(f"{place}: {option} must be a whole number of at least 1, not {value!r}")
 
 
 def spec_is_async(spec: FunctionSpec) -> bool:

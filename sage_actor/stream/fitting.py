@@ -13,6 +13,7 @@ from sage_actor.stream.functions import FunctionSpec, method_name
 __all__ = ["UNKNOWN", "check_fit", "input_type", "output_type"]
 
 UNKNOWN = object()
+LIST_KINDS = ("map_batch", "map_lists")
 NUMERIC_TOWER = {float: (int,), complex: (int, float)}
 
 
@@ -47,7 +48,11 @@ def input_type(spec: FunctionSpec) -> Any:
     if code is None:
         return UNKNOWN
     names = [name for name in code.co_varnames[: code.co_argcount] if name not in ("self", "cls")]
-    return hints.get(names[0], UNKNOWN) if names else UNKNOWN
+    hint = hints.get(names[0], UNKNOWN) if names else UNKNOWN
+    if spec.kind in LIST_KINDS:
+        # The function takes lists: what counts is what they are lists of.
+        return get_args(hint)[0] if len(get_args(hint)) == 1 else UNKNOWN
+    return hint
 
 
 def output_type(spec: FunctionSpec) -> Any:

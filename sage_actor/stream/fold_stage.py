@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
 from sage_actor._core.keyed import KeyedFold
+from sage_actor.errors import OperatorError
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
 from sage_actor.stream.stages import Emit, Stage, Turns, as_list, compute_keys
@@ -33,6 +35,7 @@ class FoldStage(Stage):
         operator = operators[0]
         options = operator.options
         self.kind: Any = options["fold"]
+        self.opened = False
         self.final = options["emit"] == "final"
         self.selector = options["selector"]
         self.key = operator.inputs[0].partition.key
@@ -45,13 +48,21 @@ class FoldStage(Stage):
             self.table = KeyedFold(self.kind, function, options["initial"])
         else:
             self.table = KeyedFold(self.kind)
+        self.failed_at = 0
         self.one_by_one = not self.final and (self.kind == "aggregate" or (self.kind == "fold" and is_mutable(options["initial"])))
 
     async def open(self) -> None:
         if self.kind == "aggregate":
-            result = self.aggregate.open(self.context(self.operators[0]))
+            self.opened = True
+            await self._hook(lambda: self.aggregate.open(self.context(self.operators[0])))
+
+    async def _hook(self, hook: Callable[[], Any]) -> None:
+        try:
+            result = hook()
             if result is not None:
                 await result
+        except Exception as error:
+            raise self.faults.error(0, error, -1, None, known=False) from error
 
     async def process(self, batch: Batch, emit: Emit) -> None:
         values = as_list(batch.values)
@@ -65,8 +76,15 @@ class FoldStage(Stage):
                 keys = keys[: len(part)]
             self.faults.keys = keys
             out: list[Any] | None = None if self.final else []
-            self._fold(keys, part, out)
             counters = self.counters[0]
+            try:
+                self._fold(keys, part, out)
+            except OperatorError:
+                counters.records_in += self.failed_at + 1
+                if out:  # what came before the failure goes on
+                    counters.records_out += len(out)
+                    await emit(Batch(out))
+                raise
             counters.records_in += len(part)
             self.turns.learn(len(part), time.perf_counter() - begun, self.setting.settings.batch_records)
             if out:
@@ -137,6 +155,7 @@ class FoldStage(Stage):
 
     def _refuse(self, error: BaseException, index: int, value: Any) -> None:
         """Apply the policy; a fold cannot wait in the middle of a batch, so a retry counts as a failure without a pause."""
+        self.failed_at = index
         policy = self.operators[0].on_error
         tries = policy.attempts if isinstance(policy, Retry) else 1
         self.faults.settle(0, error, index, value, tries)
@@ -146,17 +165,20 @@ class FoldStage(Stage):
             return
         results = self.table.results()
         if self.kind == "aggregate":
-            results = [(key, self.aggregate.result(accumulator)) for key, accumulator in results]
+            try:
+                results = [(key, self.aggregate.result(accumulator)) for key, accumulator in results]
+            except Exception as error:
+                self.counters[0].errors += 1
+                raise self.faults.error(0, error, -1, None, known=False) from error
         self.counters[0].records_out += len(results)
         step = self.setting.settings.batch_records
         for start in range(0, len(results), step):
             await emit(Batch(results[start : start + step]))
 
     async def close(self) -> None:
-        if self.kind == "aggregate":
-            result = self.aggregate.close()
-            if result is not None:
-                await result
+        if self.opened:
+            self.opened = False
+            await self._hook(self.aggregate.close)
 
 
 def is_mutable(initial: Any) -> bool:

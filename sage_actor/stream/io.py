@@ -117,7 +117,10 @@ class AsyncIterableSource(Source[Any]):
             async for record in iterator:
                 if not queue.put_nowait(record):
                     await queue.put(record)
-        except Exception as error:  # noqa: BLE001 - the user's generator; raised by read() behind its records
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's generator; raised by read() behind its records
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             self.error = error
         finally:
             queue.close()

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
+from sage_actor.errors import OperatorError
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.stages import Emit, Stage, Turns, as_list
 
@@ -38,9 +39,15 @@ class IterateStage(Stage):
         self.faults.begin(batch, 0, len(values))
         out: list[Any] = []
         tags: list[Any] = []
-        self.counters[0].records_in += len(values)
         for offset, value in enumerate(values):
-            done = await self._finish(value, offset)
+            self.counters[0].records_in += 1
+            try:
+                done = await self._finish(value, offset)
+            except OperatorError:
+                if out and batch.tags is None:  # what came before the failure goes on
+                    self.counters[0].records_out += len(out)
+                    await emit(Batch(out))
+                raise
             out.extend(done)
             if batch.tags is not None:
                 tags.extend([batch.tags[offset]] * len(done))

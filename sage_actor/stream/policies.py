@@ -28,7 +28,7 @@ class Retry:
         delay, max_delay: "10ms", "1s", "5m", or seconds.
         multiplier: growth of the pause.
         jitter: share of random spread added to each pause, 0..1.
-        then: "fail" (the job), "skip" or "dead_letter" once the attempts are spent.
+        then: "fail" (the job; in a served flow only the request), "skip" or "dead_letter" once the attempts are spent.
     """
 
     attempts: int = 3

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
-from sage_actor.errors import GraphError, OperatorError
+from sage_actor.errors import GraphError
 from sage_actor.stream.codegen import StepShape, build_loop, failing_step, slices
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
-from sage_actor.stream.stages import Emit, Stage, Turns, as_list
+from sage_actor.stream.stages import Emit, Stage, Turns, as_list, cancelled_from_outside
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -97,18 +98,22 @@ class RowStage(Stage):
                     await self.setting.clock.sleep(pause)
                 else:
                     await self.turns.breathe()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if cancelled_from_outside(error):
+                raise
+            failure: BaseException = error
+            if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+                failure = error.__cause__  # Python replaces a StopIteration that leaves a generator
             if out and faults.tags is None:
                 emitted += len(out)
                 await emit(Batch(out))
-            self._count(len(part) - it.__length_hint__(), emitted, begun)
-            step = failing_step(self.loop, error.__traceback__)
-            if step < 0:
+            step = failing_step(self.loop, failure.__traceback__)
+            self._count(len(part) - it.__length_hint__(), emitted, begun, step)
+            if step < 0 or error is faults.fatal:
                 raise
             offset = len(part) - it.__length_hint__() - 1
-            if not isinstance(error, OperatorError):
-                self.counters[step].errors += 1
-            raise self.faults.error(step, error, offset, part[offset], known=step == 0 or self.one_to_one) from error
+            self.counters[step].errors += 1
+            raise self.faults.error(step, failure, offset, part[offset], known=step == 0 or self.one_to_one) from failure
         emitted += len(out)
         self._count(len(part), emitted, begun)
         if out:
@@ -142,8 +147,11 @@ class RowStage(Stage):
         offset = self.faults.length - it.__length_hint__() - 1
         return self.faults.settle(index, error, offset, value, tries)
 
-    def _count(self, taken: int, emitted: int, begun: float) -> None:
-        """Bring the counters of every fused operator up to date from what is known at both ends."""
+    def _count(self, taken: int, emitted: int, begun: float, failed: int = -1) -> None:
+        """Bring the counters of every fused operator up to date from what is known at both ends.
+
+        `failed` is the step that the last record taken did not leave, because the job fails there; -1 if none.
+        """
         self.turns.learn(taken, time.perf_counter() - begun, self.setting.settings.batch_records)
         lost = [counter.skipped + counter.dead_letters for counter in self.counters]
         lost_here = [now - before for now, before in zip(lost, self.lost, strict=True)]
@@ -152,9 +160,9 @@ class RowStage(Stage):
         for i, counter in enumerate(self.counters):
             counter.records_in += records
             if self.kinds[i] not in SELECTIVE:
-                records -= lost_here[i]
+                records -= lost_here[i] + (i == failed)
             elif i == self.last_selective and not self.ends:
-                records = emitted + sum(lost_here[i + 1 :])
+                records = emitted + sum(lost_here[i + 1 :]) + (failed > i)
             else:
                 records = self.counts[i]
                 self.counts[i] = 0

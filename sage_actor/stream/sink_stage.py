@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,12 @@ from sage_actor.errors import GraphError
 from sage_actor.stream.graph import Operator
 from sage_actor.stream.policies import Retry
 from sage_actor.stream.sink import Sink
-from sage_actor.stream.stages import Emit, Stage, as_list
+from sage_actor.stream.stages import Emit, Stage, as_list, cancelled_from_outside
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
 
-__all__ = ["CallSink", "CollectStage", "DeliverStage", "PrintSink", "SinkStage", "make_sink"]
+__all__ = ["CollectStage", "DeliverStage", "EachStage", "PrintSink", "SinkStage", "make_sink"]
 
 
 class SinkStage(Stage):
@@ -26,17 +27,17 @@ class SinkStage(Stage):
         super().__init__(operators, setting)
         self.opened = False
         self.policy = operators[0].on_error
-        if not isinstance(self.policy, Retry) and self.policy not in (None, "fail"):
-            raise GraphError(
-                f"operator {operators[0].name!r}: a sink takes whole batches, so on_error must be 'fail' or Retry(...), not {self.policy!r}"
-            )
 
     async def open(self) -> None:
-        self.sink = make_sink(self.operators[0], self)
-        self.opened = True
         try:
+            self.sink = make_sink(self.operators[0], self)
+            self.opened = True
             await self.sink.open(self.context(self.operators[0]))
-        except Exception as error:
+        except GraphError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if cancelled_from_outside(error):
+                raise
             raise self.faults.error(0, error, -1, None, known=False) from error
 
     async def process(self, batch: Batch, emit: Emit) -> None:
@@ -48,7 +49,9 @@ class SinkStage(Stage):
             try:
                 await self.sink.write(values)
                 break
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled_from_outside(error):
+                    raise
                 counters.errors += 1
                 tries += 1
                 pause = self.policy.pause(tries, self.setting.random) if isinstance(self.policy, Retry) else None
@@ -111,20 +114,34 @@ class PrintSink(Sink[Any]):
         sys.stdout.flush()
 
 
-class CallSink(Sink[Any]):
-    """Calls an async function for each record, one after the other."""
+class EachStage(Stage):
+    """Calls an async function for each record, one after the other; a failing record goes by the operator's policy."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.replica = stage.create_replica(stage.operators[0])
+    async def open(self) -> None:
+        await self.open_replica(0, self.create_replica(self.operators[0]))
 
-    async def open(self, context: Any) -> None:
-        await self.stage.open_replica(0, self.replica)
-
-    async def write(self, batch: Any) -> None:
-        call = self.replica.call
-        for value in batch:
-            await call(value)
+    async def process(self, batch: Batch, emit: Emit) -> None:
+        call, counters = self.replicas[0].call, self.counters[0]
+        values = as_list(batch.values)
+        self.faults.begin(batch, 0, len(values))
+        for offset, value in enumerate(values):
+            counters.records_in += 1
+            tries = 0
+            while True:
+                try:
+                    await call(value)
+                    counters.records_out += 1
+                    break
+                except (Exception, asyncio.CancelledError) as error:
+                    if cancelled_from_outside(error):
+                        raise
+                    tries += 1
+                    pause = self.faults.settle(0, error, offset, value, tries)
+                if pause is None:
+                    break
+                await self.setting.clock.sleep(pause)
+        self.faults.dropped.clear()
+        await self.faults.flush()
 
 
 def make_sink(operator: Operator, stage: Stage) -> Sink[Any]:
@@ -132,8 +149,6 @@ def make_sink(operator: Operator, stage: Stage) -> Sink[Any]:
     options = operator.options
     if options["form"] == "print":
         return PrintSink(options.get("prefix", ""))
-    if options["form"] == "records":
-        return CallSink(stage)
     given: Any = options["sink"]
     made: Sink[Any]
     if isinstance(given, type):

@@ -12,7 +12,7 @@ from sage_actor.stream.graph import Operator
 from sage_actor.stream.iterate_stage import IterateStage
 from sage_actor.stream.parts_stage import PartsStage
 from sage_actor.stream.row_stage import RowStage
-from sage_actor.stream.sink_stage import CollectStage, DeliverStage, SinkStage
+from sage_actor.stream.sink_stage import CollectStage, DeliverStage, EachStage, SinkStage
 from sage_actor.stream.stages import Stage
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = ["build_stages"]
 MOST_NESTED = 6
 """flat_maps in one generated loop; each nests two for-loops, and CPython allows 20 nested blocks."""
 MOST_STEPS = 200
+FORMS: dict[str, type[Stage]] = {"collect": CollectStage, "deliver": DeliverStage, "parts": PartsStage, "records": EachStage}
 
 
 def is_row(operator: Operator) -> bool:
@@ -61,7 +62,7 @@ def make_stage(operator: Operator, setting: TaskSetting) -> Stage:
     """The stage of an operator that has one of its own."""
     if operator.kind == "sink":
         form = operator.options["form"]
-        cls: type[Stage] = {"collect": CollectStage, "deliver": DeliverStage, "parts": PartsStage}.get(form, SinkStage)
+        cls: type[Stage] = FORMS.get(form, SinkStage)
     else:
         cls = {"fold": FoldStage, "map_batch": BatchStage, "map_async": AsyncStage, "iterate": IterateStage}[operator.kind]
     return cls([operator], setting)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EVENTS = logging.getLogger("sage_actor.records")
 EVENTS.addHandler(logging.NullHandler())
 
-__all__ = ["Emit", "Faults", "Stage", "Turns", "as_list", "compute_keys", "short"]
+__all__ = ["Emit", "Faults", "Stage", "Turns", "as_list", "cancelled_from_outside", "compute_keys", "short"]
 
 Emit = Callable[[Batch], Awaitable[None]]
 
@@ -57,7 +57,9 @@ class Stage:
         """Run the user's ``open``; its exception becomes an `OperatorError`."""
         try:
             await replica.open(self.context(self.operators[index]))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if cancelled_from_outside(error):
+                raise
             raise self.faults.error(index, error, -1, None, known=False) from error
 
     async def process(self, batch: Batch, emit: Emit) -> None:
@@ -86,7 +88,7 @@ class Stage:
 class Faults:
     """What becomes of records whose function raised, for the operators of one stage."""
 
-    __slots__ = ("asides", "base", "dropped", "keys", "length", "replies", "stage", "tags")
+    __slots__ = ("asides", "base", "dropped", "fatal", "keys", "length", "replies", "stage", "tags")
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -95,6 +97,7 @@ class Faults:
         self.keys: list[Any] | None = None
         self.tags: list[Any] | None = None
         self.dropped: list[int] = []
+        self.fatal: BaseException | None = None
         self.asides: list[tuple[int, DeadLetter[Any]]] = []
         self.replies: list[tuple[Any, BaseException]] = []
 
@@ -107,8 +110,6 @@ class Faults:
 
     def error(self, index: int, error: BaseException, offset: int, value: Any, *, known: bool = True) -> BaseException:
         """Wrap an exception with its address. `offset` counts within the records in work, -1 if unknown."""
-        if isinstance(error, OperatorError):
-            return error
         operator = self.stage.operators[index]
         setting = self.stage.setting
         position = self.base + offset if self.base >= 0 and offset >= 0 else None
@@ -145,11 +146,12 @@ class Faults:
                 return pause
             policy = policy.then
         operator = self.stage.operators[index]
-        if operator.served and (policy != "fail" or operator.on_error is None):
-            policy = "reply" if policy != "dead_letter" else "dead_letter"
+        if operator.served and operator.on_error != "fail" and policy != "dead_letter":
+            policy = "reply"
         wrapped = None
         if policy == "fail":
-            raise self.error(index, error, offset, value) from error
+            self.fatal = self.error(index, error, offset, value)
+            raise self.fatal from error
         if policy == "dead_letter":
             counters.dead_letters += 1
             position = self.base + offset if self.base >= 0 and offset >= 0 else None
@@ -203,6 +205,14 @@ def as_list(values: Any) -> list[Any]:
     if tolist is not None and getattr(values, "ndim", 1) == 1:
         return cast("list[Any]", tolist())
     return list(values)
+
+
+def cancelled_from_outside(error: BaseException) -> bool:
+    """Whether a caught CancelledError ends this task, or a user's function raised it (and it is an error like any other)."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def short(value: Any, limit: int = 120) -> str:

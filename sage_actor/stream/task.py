@@ -22,7 +22,7 @@ from sage_actor.stream.setting import TaskSetting
 from sage_actor.stream.settings import JobSettings
 from sage_actor.stream.source import NotReady, Source
 from sage_actor.stream.stage_of import build_stages
-from sage_actor.stream.stages import Emit, Turns
+from sage_actor.stream.stages import Emit, Turns, cancelled_from_outside
 from sage_actor.telemetry.counters import OperatorCounters, TaskCounters
 
 __all__ = ["Task"]
@@ -206,7 +206,9 @@ class Task:
                         continue
             except OperatorError:
                 raise
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled_from_outside(error):
+                    raise
                 own.errors += 1
                 raise self._source_error(error) from error
             if got is None:

@@ -60,6 +60,7 @@ class TaskHost:
         self.inbound: dict[int, Inbound] = {}
         self.outbound: dict[int, RemoteChannel] = {}
         self.running: dict[int, asyncio.Task[None]] = {}
+        self.ending = False
         self.refused = 0
         self.duplicates = 0
 
@@ -112,10 +113,14 @@ class TaskHost:
 
     def _ended(self, number: int) -> Callable[[asyncio.Task[None]], None]:
         def ended(running: asyncio.Task[None]) -> None:
-            if running.cancelled():
-                return
-            error = running.exception()
             task = self.tasks[number]
+            error: BaseException | None
+            if running.cancelled():
+                if self.ending:
+                    return
+                error = asyncio.CancelledError("a function of this chain raised it")
+            else:
+                error = running.exception()
             if error is None:
                 self.report("finished", (number, task.snapshot(os.getpid())))
                 return
@@ -137,6 +142,7 @@ class TaskHost:
 
     async def cancel(self) -> None:
         """End all tasks now; their functions are closed. Idempotent."""
+        self.ending = True
         running = [handle for handle in self.running.values() if not handle.done()]
         for handle in running:
             handle.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ def script(source: str, name: str = "job", **options: object) -> JobSpec:
 
 
 @asynccontextmanager
-async def supervisor(home: Path, *, grace: float = 0.2, max_jobs: int = 10) -> AsyncIterator[Supervisor]:
+async def supervisor(home: Path, *, grace: float = 0.2, max_jobs: int = 10) -> AsyncGenerator[Supervisor, None]:
     running = Supervisor(JobStore(home / "jobs.sqlite"), home / "logs", max_jobs=max_jobs)
     await running.start()
     try:

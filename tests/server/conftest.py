@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Running:
 
 
 @contextmanager
-def start_supervisor(home: Path, *options: str) -> Iterator[Running]:
+def start_supervisor(home: Path, *options: str) -> Generator[Running, None, None]:
     """Start one; it is stopped on the way out, and must then end with 0."""
     environment = os.environ | {"SAGE_ACTOR_HOME": str(home)}
     errors = home.with_suffix(".errors")

@@ -135,8 +135,8 @@ def test_prometheus_text(running: Running) -> None:
     request = urllib.request.Request(f"http://{running.address}/metrics", headers={"Authorization": f"Bearer {running.token}"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         text = answer.read().decode()
-    assert "# TYPE sage_actor_jobs gauge" in text
-    assert 'sage_actor_jobs{status="finished"}' in text
+    assert "# TYPE sage_jobs gauge" in text
+    assert 'sage_jobs{status="finished"}' in text
 
 
 def test_a_second_supervisor_on_the_same_data_is_refused(running: Running) -> None:

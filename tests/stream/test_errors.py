@@ -508,7 +508,7 @@ async def test_a_sink_that_fails_fails_the_job_and_is_closed(where: str) -> None
 async def test_a_sink_is_retried_with_the_same_batch() -> None:
     store = Store("write", 2)
     async with sage.Environment("sinks") as env:
-        env.from_collection(range(10)).sink(store, on_error=FAST, name="store")
+        env.from_collection(range(10)).sink(store, on_error=sage.Retry(attempts=3, delay="1ms"), name="store")
         job = await env.execute()
     assert store.rows == list(range(10))
     assert job.metrics()["operators"]["store"]["retried"] == 2
