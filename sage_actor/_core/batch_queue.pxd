@@ -23,6 +23,7 @@ cdef class Lane:
     cdef list pop_many(self, Py_ssize_t amount)
     cdef int drop_all(self) except -1
     cdef int wake_putters(self) except -1
+    cdef int evict_dead(self) except -1
     cdef int pass_on(self) except -1
     cdef int leave(self, object putter) except -1
 

@@ -162,24 +162,37 @@ cdef class Lane:
     cdef int wake_putters(self) except -1:
         """Wake the putters at the front of the line whose items fit all together."""
         cdef Putter putter
-        cdef int64_t records, nbytes, had_records = self.records, had_nbytes = self.nbytes
+        cdef list woken = None
+        cdef int64_t had_records = self.records, had_nbytes = self.nbytes
         if not self.waiters:
             return 0
-        try:
-            for entry in self.waiters:
-                putter = <Putter> entry
-                if putter.future.cancelled():
-                    continue  # it leaves the line on its next turn
-                if not self.fits(putter.records, putter.nbytes):
-                    break
-                self.records += putter.records  # reserved, for the sake of the next one in this loop
-                self.nbytes += putter.nbytes
-                if not putter.woken:
-                    putter.woken = True
-                    resolve(putter.future)
-        finally:
-            self.records = had_records
-            self.nbytes = had_nbytes
+        for entry in self.waiters:
+            putter = <Putter> entry
+            if putter.future.cancelled():
+                continue  # it leaves the line on its next turn
+            if not self.fits(putter.records, putter.nbytes):
+                break
+            self.records += putter.records  # reserved, for the sake of the next one in this loop
+            self.nbytes += putter.nbytes
+            if not putter.woken:
+                putter.woken = True
+                if woken is None:
+                    woken = []
+                woken.append(putter.future)
+        self.records = had_records
+        self.nbytes = had_nbytes
+        if woken is not None:  # only now: under a closed loop, resolving destroys the putter's task, which leaves the line
+            for future in woken:
+                resolve(future)
+        return 0
+
+    cdef int evict_dead(self) except -1:
+        """Take out of the line whoever waits on a loop that has been closed under it: it will never resume."""
+        cdef list dead = [putter for putter in self.waiters if (<Putter> putter).future.get_loop().is_closed()]
+        for putter in dead:
+            self.leave(putter)
+        for putter in dead:
+            resolve((<Putter> putter).future)
         return 0
 
     cdef int pass_on(self) except -1:
@@ -189,9 +202,9 @@ cdef class Lane:
         return 0
 
     cdef int leave(self, object putter) except -1:
-        if self.waiters[0] is putter:
+        if self.waiters and self.waiters[0] is putter:
             self.waiters.popleft()
-        else:
+        elif putter in self.waiters:  # else it has been evicted
             self.waiters.remove(putter)
         return 0
 
@@ -204,6 +217,10 @@ cdef class Lane:
         putter.nbytes = nbytes
         if self.waiters is None:
             self.waiters = deque()
+        elif self.waiters and (<Putter> self.waiters[0]).future.get_loop().is_closed():
+            self.evict_dead()
+            if not self.waiters and self.fits(records, nbytes):
+                return
         putter.future = loop.create_future()
         self.waiters.append(putter)
         box.waiting += 1
@@ -430,7 +447,7 @@ cdef class BatchQueue(Mailbox):
             return
         self.flush()
         self.is_closed = True
-        for putter in self.lane.waiters or ():
+        for putter in list(self.lane.waiters or ()):
             resolve((<Putter> putter).future)
         self.wake()
 
@@ -650,7 +667,7 @@ cdef class Gate(Mailbox):
             lane = <Lane> entry
             lane.ready = False
             lane.drop_all()
-            for putter in lane.waiters or ():
+            for putter in list(lane.waiters or ()):
                 resolve((<Putter> putter).future)
         self.wake()
 

@@ -150,22 +150,32 @@ cdef uint64_t hash_float(object key) except? 0:
     return hash_integer(int(key))
 
 
+cdef tuple without_trailing_zeros(object value):
+    """Sign, exponent and digits of a Decimal, the same for all that are equal; Decimal.normalize() would round."""
+    cdef Py_ssize_t size
+    sign, digits, exponent = value.as_tuple()
+    size = len(<tuple> digits)
+    while size > 1 and (<tuple> digits)[size - 1] == 0:
+        size -= 1
+        exponent += 1
+    if size == 1 and (<tuple> digits)[0] == 0:
+        return (0, 0, (0,))
+    return (sign, exponent, (<tuple> digits)[:size])
+
+
 cdef uint64_t hash_decimal(object key) except? 0:
     cdef object nearest
     if not key.is_finite():
         raise UnstableKey(type(key).__name__, f"{key!r} is not finite")
     if abs(key.adjusted()) > LARGEST_EXPONENT:
         raise UnstableKey(type(key).__name__, f"its exponent is beyond {LARGEST_EXPONENT}")
-    sign, digits, exponent = key.as_tuple()
-    while len(digits) > 1 and digits[len(digits) - 1] == 0:
-        digits = digits[: len(digits) - 1]  # wraparound is off: a negative bound would run wild
-        exponent += 1
-    if exponent >= 0 or digits == (0,):
+    parts = without_trailing_zeros(key)
+    if parts[1] >= 0:
         return hash_integer(int(key))
     nearest = float(key)
-    if Decimal.from_float(nearest).compare_total(Decimal((sign, digits, exponent)).normalize()) == 0:
+    if isfinite(nearest) and without_trailing_zeros(Decimal.from_float(nearest)) == parts:
         return hash_float(nearest)
-    return hash_word(hash_key_at((sign, exponent, digits), 1), DECIMAL)
+    return hash_word(hash_tuple(parts, 1), DECIMAL)
 
 
 cdef uint64_t hash_datetime(object key) except? 0:

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sage_actor.jobs.record import JobRecord, JobSpec
 
@@ -19,12 +19,18 @@ def _decoded(value: object) -> bytes:
     return base64.b64decode(value, validate=True)
 
 
+def _nameable(name: str) -> str:
+    if "/" in name or not name.isprintable():  # names stand in paths and in tables
+        raise ValueError(f"a job's name must be printable and hold no '/', not {name!r}")
+    return name
+
+
 class SubmitJob(BaseModel):
     """A job handed in."""
 
     model_config = ConfigDict(extra="forbid", strict=False)
 
-    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_nameable)]
     kind: Literal["graph", "script"]
     payload: Annotated[bytes, BeforeValidator(_decoded)]
     filename: Annotated[str, Field(max_length=4096)] = ""

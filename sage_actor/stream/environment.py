@@ -206,7 +206,8 @@ class EnvironmentBase:
     def _wanted(self, pipeline: Pipeline | None) -> list[int]:
         """Ids of the ends to start: those given, or all that have not been started."""
         if pipeline is None:
-            ends = [operator for operator in (*self.graph.sinks(), *self.graph.loose_ends()) if operator.id not in self.started]
+            # Flows of requests are started by serve(), never by submit().
+            ends = [op for op in (*self.graph.sinks(), *self.graph.loose_ends()) if op.id not in self.started and not op.served]
             if not ends:
                 if self.jobs:
                     return []

@@ -109,6 +109,7 @@ class AsyncIterableSource(Source[Any]):
 
     async def open(self, context: FunctionContext) -> None:
         self.pump = asyncio.get_running_loop().create_task(self._pump(), name=f"pump {context.operator_name}")
+        self.pump.add_done_callback(lambda _: self.queue.close())  # also when it is cancelled before its first step
 
     async def _pump(self) -> None:
         iterator: AsyncIterator[Any] = aiter(self.records)

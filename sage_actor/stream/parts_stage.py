@@ -11,7 +11,7 @@ from sage_actor._core.batch import Batch
 from sage_actor.errors import MailboxClosed, OperatorError
 from sage_actor.stream.functions import Replica
 from sage_actor.stream.graph import Operator
-from sage_actor.stream.stages import Emit, Stage, short
+from sage_actor.stream.stages import Emit, Stage, cancelled_from_outside, short
 from sage_actor.telemetry.counters import OperatorCounters
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class PartsStage(Stage):
             return
         except OperatorError as error:
             request.error = error
-        finally:
-            request.parts.close()
+        # When this task is cancelled, the reader has gone, or the job ends: then the service tells the reader why.
+        request.parts.close()
 
     async def _feed(self, request: Any, index: int, value: Any) -> None:
         """One record through the steps from `index` on."""
@@ -72,7 +72,9 @@ class PartsStage(Stage):
             result = self._call(index, replica, value)
             if inspect.isawaitable(result):
                 result = await result
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if cancelled_from_outside(error):
+                raise
             raise self._wrap(step, counters, error, value) from error
         if step.kind in ("map", "map_async"):
             counters.records_out += 1
@@ -97,7 +99,9 @@ class PartsStage(Stage):
                     part = next(iterator) if not isinstance(results, AsyncIterable) else await anext(iterator)
                 except (StopIteration, StopAsyncIteration):
                     return
-                except Exception as error:
+                except (Exception, asyncio.CancelledError) as error:
+                    if cancelled_from_outside(error):
+                        raise
                     raise self._wrap(step, counters, error, value) from error
                 counters.records_out += 1
                 await self._feed(request, index + 1, part)

@@ -44,11 +44,23 @@ def portable_error(error: BaseException) -> BaseException:
 
 
 def portable_letters(values: Any) -> list[Any]:
-    """Dead letters and errors, each fit to travel."""
+    """Dead letters and errors, each fit to travel. Errors must go through pickle; dead letters may also stay here."""
     return [
-        replace(cast("DeadLetter[Any]", v), error=portable_error(v.error)) if isinstance(v, DeadLetter) else portable_error(v)
+        replace(cast("DeadLetter[Any]", v), error=portable_error(v.error)) if isinstance(v, DeadLetter) else Travelling(v)
         for v in values
     ]
+
+
+class Travelling:
+    """An error on its way to another process, where it arrives as itself, cause included."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Callable[[bytes], BaseException], tuple[bytes]]:
+        return unpack_error, (pack_error(self.error),)
 
 
 def pack_error(error: BaseException) -> bytes:

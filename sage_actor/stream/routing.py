@@ -12,7 +12,7 @@ from sage_actor._core.stable_hash import split_by_key, stable_hash
 from sage_actor.errors import OperatorError, UnstableKey
 from sage_actor.stream.channels import Channel
 from sage_actor.stream.graph import Partition
-from sage_actor.stream.stages import compute_keys, short
+from sage_actor.stream.stages import as_list, compute_keys, short
 
 if TYPE_CHECKING:
     from sage_actor.stream.setting import TaskSetting
@@ -38,6 +38,9 @@ class Router:
         self.waiting: list[Batch | None] = [None] * len(channels)
         self.next = setting.index % len(channels)
         self.blocked_ns = 0
+        # A channel never has more under way than its bound says: batches are gathered to at most half of it, and cut to it.
+        self.most = setting.settings.buffer_records
+        self.enough = min(ENOUGH, max(1, self.most // 2))
         self.kind: str = partition.kind
         if len(channels) == 1 and self.kind not in ("hash", "custom", "broadcast"):
             self.kind = "single"
@@ -103,7 +106,9 @@ class Router:
 
     def _keys(self, batch: Batch) -> list[Any]:
         assert self.partition.key is not None
-        return compute_keys(self.partition.key, batch.values, lambda error, index: self._error(error, batch, index))
+        values = as_list(batch.values)
+        keys = compute_keys(self.partition.key, values, lambda error, index: self._error(error, batch, index))
+        return keys[:] if keys is values else keys  # the columns of a batch grow independently
 
     def _error(self, error: BaseException, batch: Batch, offset: int) -> OperatorError:
         name = f"{'key_by' if self.kind == 'hash' else 'partition_custom'} of {self.consumer}"
@@ -114,11 +119,11 @@ class Router:
     async def _give(self, target: int, batch: Batch) -> None:
         waiting = self.waiting[target]
         if waiting is None:
-            if len(batch) < ENOUGH:
+            if len(batch) < self.enough:
                 self.waiting[target] = batch
                 return
         elif waiting.extend(batch):
-            if len(waiting) < ENOUGH:
+            if len(waiting) < self.enough:
                 return
             self.waiting[target] = None
             batch = waiting
@@ -129,6 +134,10 @@ class Router:
 
     async def _send(self, target: int, batch: Batch) -> None:
         channel = self.channels[target]
+        if len(batch) > self.most:
+            for start in range(0, len(batch), self.most):
+                await self._send(target, cut(batch, start, start + self.most))
+            return
         if not channel.offer(batch):
             begun = time.perf_counter_ns()
             await channel.put(batch)

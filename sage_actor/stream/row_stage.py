@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["ROW_KINDS", "RowStage"]
 
 ROW_KINDS = ("map", "filter", "flat_map", "process", "sink")
+ROOM = 1024
+"""Results of a flat_map that are handed on at once: more would leave the processor's caches before the next stage sees them."""
 SELECTIVE = ("filter", "flat_map", "process")
 
 
@@ -81,18 +83,19 @@ class RowStage(Stage):
     async def _run(self, part: Sequence[Any], batch: Batch, start: int, emit: Emit) -> None:
         faults = self.faults
         faults.begin(batch, start, len(part))
-        most = self.setting.settings.batch_records
+        most = min(self.setting.settings.batch_records, ROOM)
         out: list[Any] = []
         it: Any = iter(part)  # a list iterator: its length hint tells how far it is
         emitted = 0
         loop = self.loop.function(it, out, most, self.counts, slices, self.functions, self.handlers, self.contexts)
-        begun = time.perf_counter()
+        begun = flushed = time.perf_counter()
         try:
             for pause in loop:
-                if faults.tags is None and out and (pause or len(out) >= most or time.perf_counter() - begun > 0.001):
+                if faults.tags is None and out and (pause or len(out) >= most or time.perf_counter() - flushed > 0.001):
                     emitted += len(out)
                     await emit(Batch(out[:]))
                     out.clear()
+                    flushed = time.perf_counter()
                 if pause:
                     await faults.flush()
                     await self.setting.clock.sleep(pause)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from sage_actor._core.batch import Batch
@@ -183,15 +183,27 @@ class Faults:
             await self.stage.setting.aside(owner, "failed", Batch([e for _, e in replies], tags=[tag for tag, _ in replies]))
 
 
-def compute_keys(key: Callable[[Any], Any], values: Iterable[Any], explain: Callable[[Exception, int], BaseException]) -> list[Any]:
-    """``[key(value) for value in values]``; a failure is raised as ``explain(error, index)``."""
-    keys: list[Any] = []
+def compute_keys(key: Callable[[Any], Any], values: list[Any], explain: Callable[[Exception, int], BaseException]) -> list[Any]:
+    """``[key(value) for value in values]``; a failure is raised as ``explain(error, index)``.
+
+    For a key function that is ``lambda x: x`` the values are the keys: nothing is called, and the list is shared.
+    """
+    if is_identity(key):
+        return values
+    it: Any = iter(values)  # a list iterator: its length hint tells which record failed
     try:
-        for value in values:
-            keys.append(key(value))  # noqa: PERF401 - how far it came tells which record failed
+        return [key(value) for value in it]
     except Exception as error:
-        raise explain(error, len(keys)) from error
-    return keys
+        raise explain(error, len(values) - it.__length_hint__() - 1) from error
+
+
+IDENTITY = (lambda x: x).__code__
+
+
+def is_identity(function: Callable[..., Any]) -> bool:
+    """Whether a function is written as ``lambda x: x``, whatever the name of its parameter."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_code == IDENTITY.co_code and code.co_argcount == code.co_nlocals == 1
 
 
 LARGE = (str, bytes, bytearray, list, tuple, dict, set, frozenset)

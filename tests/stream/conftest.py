@@ -10,14 +10,22 @@ from sage_actor.errors import BackendUnavailable
 from sage_actor.testing import redis_server
 
 
-@pytest.fixture(scope="session")
-def redis_address() -> Iterator[str]:
-    """A server that answers; skips, saying what to install, where there is none."""
+@pytest.fixture(scope="session", autouse=True)
+def redis_or_reason() -> Iterator[str]:
+    """Address of a server that answers, else why there is none. Begun before any test, so that no test leaves it behind."""
     try:
         with redis_server() as address:
             yield address
     except BackendUnavailable as error:
-        pytest.skip(str(error))
+        yield str(error)
+
+
+@pytest.fixture
+def redis_address(redis_or_reason: str) -> str:
+    """A server that answers; skips, saying what to install, where there is none."""
+    if not redis_or_reason.startswith("redis://"):
+        pytest.skip(redis_or_reason)
+    return redis_or_reason
 
 
 @pytest.fixture(params=["local", "process", "redis"])

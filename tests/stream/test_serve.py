@@ -343,3 +343,16 @@ async def test_serving_over_processes(remote_backend: str) -> None:
             assert isinstance(answer, sage.OperatorError)
             assert answer.operator == "step"
             assert isinstance(answer.__cause__, kind)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.asyncio
+async def test_a_step_that_raises_a_cancelled_error_answers_with_it(parts: bool) -> None:
+    async def step(value: int) -> int:
+        raise asyncio.CancelledError("from the user")
+
+    async with asyncio.timeout(20), sage.Environment("cancelled") as env:
+        stream = env.from_requests().map(step, name="step")
+        asked = parts_of(await stream.serve(stream=True), 1) if parts else (await stream.serve())(1)
+        with pytest.raises(sage.OperatorError, match="CancelledError"):
+            await asked
