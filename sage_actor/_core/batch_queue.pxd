@@ -1,31 +1,6 @@
 from libc.stdint cimport int64_t
 
-
-cdef struct Weight:
-    int64_t records
-    int64_t nbytes
-    bint stops
-
-
-cdef class Lane:
-    cdef list slots
-    cdef Weight* weights
-    cdef Py_ssize_t size, head, count
-    cdef int64_t records, nbytes, capacity, capacity_bytes
-    cdef object waiters
-    cdef bint held, ready, freed
-    cdef object on_release
-    cdef int64_t freed_records, freed_bytes
-    cdef bint fits(self, int64_t records, int64_t nbytes) noexcept
-    cdef int grow(self) except -1
-    cdef int push(self, object item, int64_t records, int64_t nbytes, bint stops) except -1
-    cdef object pop(self)
-    cdef list pop_many(self, Py_ssize_t amount)
-    cdef int drop_all(self) except -1
-    cdef int wake_putters(self) except -1
-    cdef int evict_dead(self) except -1
-    cdef int pass_on(self) except -1
-    cdef int leave(self, object putter) except -1
+from sage_actor._core.lane cimport Lane
 
 
 cdef class Mailbox:
@@ -38,7 +13,6 @@ cdef class Mailbox:
     cdef bint flush_scheduled
     cdef object __weakref__
     cdef int64_t accepted, taken, dropped
-    cdef Py_ssize_t waiting
     cdef bint has_items(self) noexcept
     cdef int check_open(self) except -1
     cdef int wake(self) except -1

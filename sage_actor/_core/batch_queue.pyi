@@ -6,22 +6,33 @@ from typing import Any, Literal
 Overflow = Literal["wait", "fail", "drop_new", "drop_old"]
 
 class QueueStatistics:
-    """accepted = taken + queued + dropped, always (rule A41)."""
+    """accepted = taken + queued + dropped, always (rule A41). Counted in items for a queue, in records for a gate.
 
-    accepted: int
-    taken: int
-    queued: int
-    dropped: int
-    queued_bytes: int
-    control: int
-    waiting_putters: int
+    What a full queue drops by its policy counts as accepted and dropped. Control items are apart: `control` is how many wait now.
+    """
+
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def queued_bytes(self) -> int: ...
+    @property
+    def control(self) -> int: ...
+    @property
+    def waiting_putters(self) -> int: ...
 
 class BatchQueue:
     """A mailbox: bounded in items and bytes, with a control lane that never waits, drained as a list.
 
     Single consumer, any number of producers on the same loop; `put_threadsafe` from other threads. FIFO per producer,
-    also across waits. Safe at every cancellation point: a cancelled put has either put or not, a cancelled wait takes
+    also across waits. Safe at every cancellation point: a put that raises CancelledError has not put, a cancelled wait takes
     nothing; no item is lost or doubled (A41). One item larger than the byte bound passes when the queue is empty.
+    May be made, filled and drained outside a loop, and used by one loop after another.
     """
 
     def __init__(self, capacity: int = 1024, *, capacity_bytes: int = 0, overflow: Overflow = "wait", name: str = "") -> None: ...
@@ -29,22 +40,26 @@ class BatchQueue:
         """Enqueue without waiting. True if the item was accepted. Full: "wait" answers False; "fail" raises MailboxFull;
         "drop_new" drops it and answers False; "drop_old" drops the oldest and answers True. Raises MailboxClosed."""
     async def put(self, item: Any, nbytes: int = 0) -> bool:
-        """Like put_nowait, but waits for room when overflow is "wait". Waiters are served in order (no overtaking by put_nowait)."""
+        """Like put_nowait, but waits for room when overflow is "wait". Waiters are served in order (no overtaking by put_nowait).
+        Without a wait nothing is awaited. Raises MailboxClosed, also when closed while waiting."""
     def put_control(self, item: Any) -> None:
         """Enqueue into the control lane: never waits, never refused while open, taken before all other items."""
     def put_threadsafe(self, item: Any, nbytes: int = 0) -> None:
-        """From any thread: hand over; accepted on the consumer's loop as by `put_nowait` (over capacity if "wait"); order per thread kept."""
+        """From any thread: hand over; accepted on the consumer's loop as by `put_nowait` (over capacity if "wait", dropped where
+        "fail" would raise); order per thread kept. One wake-up of the loop per burst. Raises MailboxClosed."""
     def drain(self, limit: int = 1024) -> list[Any]:
         """Take what is there: control items first, then up to `limit` items. Never waits; [] if empty. Wakes waiting putters."""
     async def wait(self) -> bool:
-        """Return True as soon as drain() would answer something, False when closed and empty. Takes nothing itself."""
+        """Return True as soon as drain() would answer something, False when closed and empty. Takes nothing itself.
+        Raises ActorError if another task waits already."""
     async def get_batch(self, limit: int = 1024) -> list[Any]:
         """wait() then drain(); [] only when closed and empty."""
     def close(self) -> None:
         """Refuse further puts (waiting putters raise MailboxClosed); what is queued can still be drained."""
     @property
     def closed(self) -> bool: ...
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Items and control items that wait to be drained."""
     def statistics(self) -> QueueStatistics: ...
 
 class Gate:
@@ -68,17 +83,19 @@ class Gate:
         """Control lane: never waits; comes out before anything else, with channel -1."""
     def put_control_threadsafe(self, item: Any) -> None: ...
     def on_release(self, channel: int, callback: Callable[[int, int], None]) -> None:
-        """Call callback(records, bytes) whenever a drain frees that much credit of the channel (once per drain)."""
+        """Call callback(records, bytes) whenever a drain frees that much credit of the channel (once per drain, at its end).
+        It may use the gate. What it raises goes to sys.unraisablehook: the drained items must reach their consumer."""
     def drain(self, limit: int = 4096) -> list[tuple[int, Any]]:
         """Take control items, then items of ready, unheld channels round-robin until `limit` records; at least one item
-        if any is ready. Markers come out alone in their order. Frees credit and wakes waiting senders. Never waits."""
+        if any is ready. Markers come out alone in their order; a BARRIER (or a marker of unknown type) ends its channel's part of
+        this drain, so that the consumer can hold() before anything behind it. Frees credit and wakes waiting senders. Never waits."""
     async def wait(self) -> bool:
         """Return True as soon as drain() would answer something, False when closed and empty."""
     def hold(self, channel: int) -> None:
         """Stop taking from the channel (barrier alignment); its credit runs out by itself, the others flow."""
     def release(self, channel: int) -> None: ...
     def close(self) -> None:
-        """Refuse further puts (waiting senders raise MailboxClosed), drop what is queued, wake the consumer."""
+        """Refuse further puts (waiting senders raise MailboxClosed), drop what is queued (control too), wake the consumer."""
     @property
     def closed(self) -> bool: ...
     @property
@@ -87,5 +104,5 @@ class Gate:
     @property
     def depth_bytes(self) -> int: ...
     def credit(self, channel: int) -> int:
-        """Records the channel would accept now (never negative)."""
+        """Records the channel would accept now (never negative; 0 while senders wait for it)."""
     def statistics(self) -> QueueStatistics: ...

@@ -1,20 +1,18 @@
 """BatchQueue, a bounded two-lane mailbox; Gate, a task's inbox of many credited channels. Contracts: batch_queue.pyi.
 
-How waiting works. A putter that finds no room parks in its lane's line and *keeps its item*; a drain wakes as many putters
-from the front of the line as its room admits, and each enqueues when it resumes. So a cancelled put has never put, and a
-putter cancelled between wake and resume only has to pass the wake on. Nobody overtakes the line: while it is not empty,
-`put_nowait` answers "full". The consumer's wait likewise takes nothing: what woke it stays queued until drain().
+The consumer's wait takes nothing: what woke it stays queued until drain(), so a consumer cancelled after its wake loses nothing.
+How putters wait is told in lane.pyx.
 """
 
 cimport cython
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t
 
 from sage_actor._core.batch cimport Marker
+from sage_actor._core.lane cimport Lane, Weight, resolve
 
 from asyncio import get_running_loop
 from asyncio.events import _get_running_loop as running_loop_or_none
-from collections import deque
 from typing import Literal
 
 from sage_actor.errors import ActorError, MailboxClosed, MailboxFull
@@ -22,26 +20,6 @@ from sage_actor.errors import ActorError, MailboxClosed, MailboxFull
 Overflow = Literal["wait", "fail", "drop_new", "drop_old"]
 
 cdef extern from *:
-    """
-    /* Lanes are rings over a Python list, so that the cycle collector sees what waits in them; free slots are NULL. */
-    static inline void sage_slot_put(PyObject *slots, Py_ssize_t at, PyObject *item) {
-        Py_INCREF(item);
-        PyList_SET_ITEM(slots, at, item);
-    }
-    static inline PyObject *sage_slot_take(PyObject *slots, Py_ssize_t at) {
-        PyObject *item = PyList_GET_ITEM(slots, at);
-        PyList_SET_ITEM(slots, at, NULL);
-        return item;
-    }
-    static inline void sage_slot_move(PyObject *from, Py_ssize_t source, PyObject *to, Py_ssize_t target) {
-        PyList_SET_ITEM(to, target, PyList_GET_ITEM(from, source));
-        PyList_SET_ITEM(from, source, NULL);
-    }
-    """
-    void slot_put "sage_slot_put"(list slots, Py_ssize_t at, object item)
-    object slot_take "sage_slot_take"(list slots, Py_ssize_t at)
-    void slot_move "sage_slot_move"(list source, Py_ssize_t at, list target, Py_ssize_t to)
-    list PyList_New(Py_ssize_t size)
     Py_ssize_t PyList_GET_SIZE(list value)
 
 cdef int WAIT = 0
@@ -52,192 +30,6 @@ cdef dict POLICIES = {"wait": WAIT, "fail": FAIL, "drop_new": DROP_NEW, "drop_ol
 
 # the consumer of a Marker of this kind may hold the channel before it takes more from it
 cdef int BARRIER_KIND = 3
-
-
-cdef int resolve(object future) except -1:
-    if not future.done():
-        try:
-            future.set_result(None)
-        except RuntimeError:
-            pass  # its loop has been closed: nobody will resume there, and its coroutine cleans up when it is collected
-    return 0
-
-
-@cython.final
-cdef class Putter:
-    """One parked put: what it needs, and whether it has been woken."""
-
-    cdef object future
-    cdef int64_t records, nbytes
-    cdef bint woken
-
-
-@cython.final
-@cython.no_gc_clear  # clearing would turn `slots` into None under a finalizer that still uses the lane; the list clears itself
-cdef class Lane:
-    """A bounded FIFO with the line of putters that wait for room in it."""
-
-    def __cinit__(self, int64_t capacity, int64_t capacity_bytes):
-        self.capacity = capacity
-        self.capacity_bytes = capacity_bytes
-        self.size = 8
-        self.slots = PyList_New(self.size)
-        self.weights = <Weight*> PyMem_Malloc(self.size * sizeof(Weight))
-        if self.weights == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        PyMem_Free(self.weights)
-
-    cdef bint fits(self, int64_t records, int64_t nbytes) noexcept:
-        # an empty lane accepts anything: one oversized item always passes
-        return self.records + self.nbytes == 0 or (
-            self.records + records <= self.capacity
-            and (self.capacity_bytes == 0 or self.nbytes + nbytes <= self.capacity_bytes)
-        )
-
-    cdef int grow(self) except -1:
-        cdef Py_ssize_t size = self.size * 2, at
-        cdef list slots = PyList_New(size)
-        cdef Weight* weights = <Weight*> PyMem_Malloc(size * sizeof(Weight))
-        if weights == NULL:
-            raise MemoryError
-        for at in range(self.count):
-            slot_move(self.slots, (self.head + at) & (self.size - 1), slots, at)
-            weights[at] = self.weights[(self.head + at) & (self.size - 1)]
-        PyMem_Free(self.weights)
-        self.weights = weights
-        self.slots = slots
-        self.size = size
-        self.head = 0
-        return 0
-
-    cdef int push(self, object item, int64_t records, int64_t nbytes, bint stops) except -1:
-        cdef Py_ssize_t at
-        cdef Weight* weight
-        if self.count == self.size:
-            self.grow()
-        if PyList_GET_SIZE(self.slots) != self.size:  # the collector has cleared it: the mailbox is garbage
-            return 0
-        at = (self.head + self.count) & (self.size - 1)
-        slot_put(self.slots, at, item)
-        weight = self.weights + at
-        weight.records = records
-        weight.nbytes = nbytes
-        weight.stops = stops
-        self.count += 1
-        self.records += records
-        self.nbytes += nbytes
-        return 0
-
-    cdef object pop(self):
-        cdef Py_ssize_t at = self.head
-        self.head = (at + 1) & (self.size - 1)
-        self.count -= 1
-        self.records -= self.weights[at].records
-        self.nbytes -= self.weights[at].nbytes
-        return slot_take(self.slots, at)
-
-    cdef list pop_many(self, Py_ssize_t amount):
-        cdef list out = PyList_New(amount)
-        cdef Py_ssize_t index, at, mask = self.size - 1, head = self.head
-        for index in range(amount):
-            at = (head + index) & mask
-            slot_move(self.slots, at, out, index)
-            self.records -= self.weights[at].records
-            self.nbytes -= self.weights[at].nbytes
-        self.head = (head + amount) & mask
-        self.count -= amount
-        return out
-
-    cdef int drop_all(self) except -1:
-        cdef list dropped = self.slots  # kept to the end: destroying items can run any code, also code that looks here
-        self.slots = PyList_New(self.size)
-        self.head = 0
-        self.count = 0
-        self.records = 0
-        self.nbytes = 0
-        return 0
-
-    cdef int wake_putters(self) except -1:
-        """Wake the putters at the front of the line whose items fit all together."""
-        cdef Putter putter
-        cdef list woken = None
-        cdef int64_t had_records = self.records, had_nbytes = self.nbytes
-        if not self.waiters:
-            return 0
-        for entry in self.waiters:
-            putter = <Putter> entry
-            if putter.future.cancelled():
-                continue  # it leaves the line on its next turn
-            if not self.fits(putter.records, putter.nbytes):
-                break
-            self.records += putter.records  # reserved, for the sake of the next one in this loop
-            self.nbytes += putter.nbytes
-            if not putter.woken:
-                putter.woken = True
-                if woken is None:
-                    woken = []
-                woken.append(putter.future)
-        self.records = had_records
-        self.nbytes = had_nbytes
-        if woken is not None:  # only now: under a closed loop, resolving destroys the putter's task, which leaves the line
-            for future in woken:
-                resolve(future)
-        return 0
-
-    cdef int evict_dead(self) except -1:
-        """Take out of the line whoever waits on a loop that has been closed under it: it will never resume."""
-        cdef list dead = [putter for putter in self.waiters if (<Putter> putter).future.get_loop().is_closed()]
-        for putter in dead:
-            self.leave(putter)
-        for putter in dead:
-            resolve((<Putter> putter).future)
-        return 0
-
-    cdef int pass_on(self) except -1:
-        """After an admitted put: the next in line may have resumed too early and parked again although there is room."""
-        if self.waiters and not (<Putter> self.waiters[0]).woken:
-            self.wake_putters()
-        return 0
-
-    cdef int leave(self, object putter) except -1:
-        if self.waiters and self.waiters[0] is putter:
-            self.waiters.popleft()
-        elif putter in self.waiters:  # else it has been evicted
-            self.waiters.remove(putter)
-        return 0
-
-    async def room(self, Mailbox box not None, int64_t records, int64_t nbytes):
-        """Return when it is the caller's turn and its item fits; the caller enqueues at once, without another await."""
-        cdef Putter putter = Putter.__new__(Putter)
-        cdef bint admitted = False
-        loop = get_running_loop()
-        putter.records = records
-        putter.nbytes = nbytes
-        if self.waiters is None:
-            self.waiters = deque()
-        elif self.waiters and (<Putter> self.waiters[0]).future.get_loop().is_closed():
-            self.evict_dead()
-            if not self.waiters and self.fits(records, nbytes):
-                return
-        putter.future = loop.create_future()
-        self.waiters.append(putter)
-        box.waiting += 1
-        try:
-            while True:
-                await putter.future
-                box.check_open()
-                if self.waiters[0] is putter and self.fits(records, nbytes):
-                    admitted = True
-                    return
-                putter.woken = False
-                putter.future = loop.create_future()
-        finally:
-            box.waiting -= 1
-            self.leave(putter)
-            if not admitted:
-                self.wake_putters()
 
 
 @cython.final
@@ -352,7 +144,7 @@ cdef class BatchQueue(Mailbox):
             raise ActorError(f"mailbox {name!r}: overflow={overflow!r} is not one of {', '.join(POLICIES)}")
         self.name = name
         self.policy = POLICIES[overflow]
-        self.lane = Lane(capacity, capacity_bytes)
+        self.lane = Lane(name, capacity, capacity_bytes)
         self.loop = running_loop_or_none()
 
     cdef bint has_items(self) noexcept:
@@ -396,7 +188,7 @@ cdef class BatchQueue(Mailbox):
             return True
         if self.policy != WAIT:
             return False
-        await self.lane.room(self, 1, nbytes)
+        await self.lane.room(1, nbytes)
         self.enqueue(item, nbytes)
         self.lane.pass_on()
         return True
@@ -447,8 +239,7 @@ cdef class BatchQueue(Mailbox):
             return
         self.flush()
         self.is_closed = True
-        for putter in list(self.lane.waiters or ()):
-            resolve((<Putter> putter).future)
+        self.lane.close()
         self.wake()
 
     def __len__(self):
@@ -462,7 +253,7 @@ cdef class BatchQueue(Mailbox):
         result.queued = self.lane.count
         result.queued_bytes = self.lane.nbytes
         result.control = PyList_GET_SIZE(self.control)
-        result.waiting_putters = self.waiting
+        result.waiting_putters = self.lane.waiting
         return result
 
 
@@ -486,7 +277,7 @@ cdef class Gate(Mailbox):
         if self.ready == NULL or self.scratch == NULL:
             raise MemoryError
         self.channels = channels
-        self.lanes = [Lane(capacity, capacity_bytes) for _ in range(channels)]
+        self.lanes = [Lane(name, capacity, capacity_bytes) for _ in range(channels)]
         self.loop = running_loop_or_none()
 
     def __dealloc__(self):
@@ -546,7 +337,7 @@ cdef class Gate(Mailbox):
         if self.put_nowait(channel, item, records, nbytes):
             return
         lane = self.lane_of(channel)
-        await lane.room(self, records, nbytes)
+        await lane.room(records, nbytes)
         self.enqueue(lane, channel, item, records, nbytes, False)
         lane.pass_on()
 
@@ -667,8 +458,7 @@ cdef class Gate(Mailbox):
             lane = <Lane> entry
             lane.ready = False
             lane.drop_all()
-            for putter in list(lane.waiters or ()):
-                resolve((<Putter> putter).future)
+            lane.close()
         self.wake()
 
     @property
@@ -693,5 +483,6 @@ cdef class Gate(Mailbox):
         result.queued = self.queued_records
         result.queued_bytes = self.queued_bytes
         result.control = PyList_GET_SIZE(self.control)
-        result.waiting_putters = self.waiting
+        for lane in self.lanes:
+            result.waiting_putters += (<Lane> lane).waiting
         return result

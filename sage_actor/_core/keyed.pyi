@@ -10,24 +10,27 @@ class KeyedFold:
 
     Running output per record: count, sum, min, max, fold -> (key, accumulator); reduce -> the accumulator itself
     (the first value of a key is its own accumulator). ``sum/min/max`` fold `values` as given (selectors are applied
-    before). min/max keep the earlier value on ties. ``fold`` starts each key with ``initial()`` and calls
+    before); a sum is Python's own ``accumulator + value`` (the first value is its own accumulator; bools count as ints).
+    min/max keep the earlier value on ties. ``fold`` starts each key with ``initial()`` and calls
     ``fn(accumulator, value)``; ``reduce`` calls ``fn(accumulator, value)``. The first time a key is seen it is checked with
     `stable_hash` (raises UnstableKey; None as a key raises UnstableKey too).
     """
 
     index: int
-    """While run() is in progress, or after it raised: index of the record being folded. Its effect is not applied."""
+    """While run() is in progress, or after it raised: index of the record being folded. Its effect is not applied. Read only."""
     def __init__(self, kind: FoldKind, fn: Callable[[Any, Any], Any] | None = None, initial: Callable[[], Any] | None = None) -> None: ...
     def run(self, keys: Sequence[Any], values: Sequence[Any] | None, start: int, out: list[Any] | None) -> None:
         """Fold records start.. of the batch; append one result per record to `out`, or none if out is None.
 
         Exceptions of fn pass through with `index` at the failing record and earlier results in `out`; call again with
-        start=index+1 to skip it. values may be None for count.
+        start=index+1 to skip it. values may be None for count. Arrays are read as plain Python numbers. While run() is in
+        progress, run, load and clear raise SageError.
         """
     def results(self) -> list[Any]:
         """Final results in order of first appearance of the key; the same shape as running output."""
     def items(self) -> list[tuple[Any, Any]]:
         """(key, accumulator) pairs in order of first appearance."""
-    def load(self, items: Iterable[tuple[Any, Any]]) -> None: ...
+    def load(self, items: Iterable[tuple[Any, Any]]) -> None:
+        """Set the accumulators of these keys, in this order; other keys keep theirs (clear() first to replace everything)."""
     def __len__(self) -> int: ...
     def clear(self) -> None: ...

@@ -10,7 +10,7 @@ def stable_hash(key: Any) -> int:
     dataclasses and frozen msgspec structs of these, types with __stable_key__(). Raises UnstableKey for all others and None."""
 
 def key_group(key: Any, groups: int) -> int:
-    """stable_hash(key) mod groups (1 <= groups <= 32768)."""
+    """stable_hash(key) mod groups (1 <= groups <= 32768; GraphError otherwise, here and below)."""
 
 def operator_of_group(group: int, groups: int, parallelism: int) -> int:
     """group * parallelism // groups."""
@@ -23,4 +23,5 @@ def default_groups(parallelism: int) -> int:
 
 def split_by_key(batch: Batch, groups: int, parallelism: int) -> list[Batch | None]:
     """Split by batch.keys into one batch per operator instance (None if empty), order kept, all columns carried.
-    The result's position is -1 unless everything went to one instance. A bounded cache of recent keys may spare hashing."""
+    The result's position is -1 unless everything went to one instance, which then gets `batch` itself. Arrays of values stay
+    arrays. Raises UnstableKey for a key, SageError for a batch without keys or with columns of different length; `batch` is unchanged."""

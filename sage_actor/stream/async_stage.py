@@ -73,6 +73,7 @@ class AsyncStage(Stage):
             while self.pending >= self.capacity:
                 await self.ready(emit)
                 if self.pending >= self.capacity:
+                    await self.setting.flush()  # results must not wait here for the calls behind them
                     self.room.clear()
                     await self.room.wait()
             call = Call(
@@ -186,6 +187,7 @@ class AsyncStage(Stage):
         while self.pending:
             await self.ready(emit)
             if self.pending:
+                await self.setting.flush()
                 self.room.clear()
                 await self.room.wait()
 

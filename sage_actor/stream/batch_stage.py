@@ -26,7 +26,7 @@ class BatchStage(Stage):
         options = operators[0].options
         self.vectorized: bool = options.get("vectorized", False)
         self.most: int = options.get("max_batch") or setting.settings.batch_records
-        self.turns = Turns(self.most)
+        self.turns = Turns(self.most, setting.flush)
         self.turns.size = self.most
 
     async def open(self) -> None:
@@ -99,7 +99,7 @@ class BatchStage(Stage):
                 pause = self.faults.settle(0, error, offset, values[0], tries)
                 if pause is None:
                     return
-                await self.setting.clock.sleep(pause)
+                await self.pause(pause)
                 try:
                     out.extend(as_list(await self._call(values)))
                 except Exception as again:  # noqa: BLE001 - the user's function, tried again by its policy

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from sage_actor.errors import GraphError, NeverStarted
+from sage_actor.errors import ConfigError, GraphError, NeverStarted
 from sage_actor.stream.coordinator import Coordinator, new_job_id
 from sage_actor.stream.datastream import DataStream, DataStreamSink, check_parallelism
 from sage_actor.stream.graph import Edge, Graph, Operator
@@ -67,12 +67,16 @@ class EnvironmentBase:
             raise GraphError(f"an environment's name must be a non-empty text, not {name!r}")
         self.name = name or "dataflow"
         settings = JobSettings(backend=defaults.backend, parallelism=defaults.parallelism or 1).merged(defaults.settings, "command line")
+        if config is not None and not isinstance(config, Mapping):
+            raise ConfigError("config", f"must be a mapping of settings, not {config!r}")
         given = dict(config or {})
         if backend is not None:
             given = {"backend": backend} | given if "backend" not in given else given | same(given, "backend", backend)
         self.settings = settings.merged(given)
         if parallelism is not None:
             check_parallelism(parallelism, f"environment {self.name!r}")
+            if "parallelism" in given:
+                same(given, "parallelism", parallelism)
             self.settings = self.settings.merged(given | {"parallelism": parallelism})
         self.graph = Graph()
         self.late_bindings = LateBindings()
@@ -87,7 +91,11 @@ class EnvironmentBase:
         A numpy array gives its rows in array slices, which `map_batch(vectorized=True)` takes as they are.
         """
         if not isinstance(records, Iterable) and not hasattr(records, "__getitem__"):
-            raise GraphError(f"from_collection needs a collection, not {records!r}")
+            if callable(records):
+                called = f"{getattr(records, '__name__', type(records).__name__)}()"
+                raise GraphError(f"from_collection needs a collection, not the function {records!r}; call it: {called}")
+            hint = "; an async iterable goes into from_source" if hasattr(records, "__aiter__") else ""
+            raise GraphError(f"from_collection needs a collection, not {records!r}{hint}")
         return self._source(records, None, {}, name, None, "collection")
 
     from_batch = from_collection
@@ -255,8 +263,6 @@ class EnvironmentBase:
 
 def same(given: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
     """Refuse a keyword that contradicts the configuration."""
-    from sage_actor.errors import ConfigError
-
     if given[key] != value:
         raise ConfigError(key, f"contradicts the keyword: {given[key]!r} against {value!r}")
     return {}

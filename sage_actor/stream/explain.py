@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+from sage_actor.errors import GraphError
 from sage_actor.stream.graph import Edge, Operator
 from sage_actor.stream.plan import Chain, Plan, make_plan
 
@@ -22,6 +23,8 @@ def explain(env: EnvironmentBase, format: Literal["text", "svg"]) -> str:
     Raises:
         GraphError: the graph cannot run as described.
     """
+    if format not in ("text", "svg"):
+        raise GraphError(f"explain: format must be 'text' or 'svg', not {format!r}")
     ends = [operator.id for operator in (*env.graph.sinks(), *env.graph.loose_ends())]
     local = env.settings.backend.partition("://")[0] == "local"
     plan = make_plan(env.graph, ends, env.settings, hosts_in_owner=local)
@@ -29,9 +32,8 @@ def explain(env: EnvironmentBase, format: Literal["text", "svg"]) -> str:
 
 
 def dealt(edge: Edge) -> str:
-    """How an edge deals records, with its port if it is not the main one."""
-    port = "" if edge.port == "out" else f" {edge.port}"
-    return f"{edge.partition.kind}{port}"
+    """How an edge deals records, or what it carries if it is not the main output."""
+    return edge.partition.kind if edge.port == "out" else "dead letters" if edge.port == "dead" else "errors"
 
 
 def place(plan: Plan, chain: Chain) -> str:

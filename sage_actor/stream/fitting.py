@@ -63,7 +63,7 @@ def output_type(spec: FunctionSpec) -> Any:
     hint = found[1].get("return", UNKNOWN)
     if spec.kind in ("map", "map_async"):
         return hint
-    if spec.kind == "flat_map" and get_args(hint) and len(get_args(hint)) in (1, 3):
+    if spec.kind in ("flat_map", *LIST_KINDS) and get_args(hint) and len(get_args(hint)) in (1, 3):
         origin = get_origin(hint)
         if isinstance(origin, type) and issubclass(origin, Iterable):
             return get_args(hint)[0]

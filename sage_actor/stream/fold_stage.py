@@ -39,7 +39,7 @@ class FoldStage(Stage):
         self.final = options["emit"] == "final"
         self.selector = options["selector"]
         self.key = operator.inputs[0].partition.key
-        self.turns = Turns(setting.settings.batch_records)
+        self.turns = Turns(setting.settings.batch_records, setting.flush)
         function = options["function"]
         if self.kind == "aggregate":
             self.aggregate = copy.deepcopy(function)

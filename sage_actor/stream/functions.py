@@ -147,7 +147,13 @@ class FunctionSpec:
     keywords: Mapping[str, Any] = field(default_factory=lambda: dict[str, Any]())
 
     def __post_init__(self) -> None:
-        if is_converter(self.target) and self.config is None and not self.keywords:
+        if is_converter(self.target):
+            given = ", ".join([*(["a configuration"] if self.config is not None else []), *sorted(self.keywords)])
+            if given:
+                raise GraphError(
+                    f"{self.kind}: unknown option {given} for {self.display!r}, which is called with each record; a configuration goes with "
+                    "a class that has a method such as 'map' or 'process'"
+                )
             return
         if self.config is not None and not isinstance(self.target, type):
             raise GraphError(f"{self.kind}: a configuration goes with a class, but {self.target!r} is not one")

@@ -33,7 +33,7 @@ class SequenceSource(Source[Any]):
         if not len(part):
             return None
         self.index += len(part)
-        return part if isinstance(part, list) or hasattr(part, "dtype") else list(part)
+        return part if isinstance(part, list | range) or hasattr(part, "dtype") else list(part)
 
     def position(self) -> object:
         return self.index

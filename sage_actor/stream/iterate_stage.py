@@ -27,7 +27,7 @@ class IterateStage(Stage):
         self.until = options["until"]
         self.max_rounds: int = options["max_rounds"]
         self.limit: int = options["limit"]
-        self.turns = Turns(setting.settings.batch_records)
+        self.turns = Turns(setting.settings.batch_records, setting.flush)
 
     async def open(self) -> None:
         self.replica = self.create_replica(self.operators[0])
@@ -72,7 +72,7 @@ class IterateStage(Stage):
                 pause = self.faults.settle(0, error, offset, value, tries)
                 if pause is None:
                     return []
-                await self.setting.clock.sleep(pause)
+                await self.pause(pause)
 
     async def _rounds(self, value: Any) -> list[Any]:
         out: list[Any] = []

@@ -41,7 +41,8 @@ class RowStage(Stage):
         self.ends = self.kinds[-1] == "each"
         self.counts = [0] * len(operators)
         self.lost = [0] * len(operators)
-        self.turns = Turns(setting.settings.batch_records)
+        self.no_losses = [0] * len(operators)
+        self.turns = Turns(setting.settings.batch_records, setting.flush)
         self.functions: list[Callable[..., Any]] = []
         self.handlers: list[Callable[..., float | None] | None] = []
         self.contexts: list[Any] = []
@@ -68,7 +69,7 @@ class RowStage(Stage):
             await self.open_replica(i, replica)
 
     async def process(self, batch: Batch, emit: Emit) -> None:
-        values = as_list(batch.values)
+        values = batch.values if batch.values.__class__ is range else as_list(batch.values)
         total = len(values)
         if total <= self.turns.size:
             await self._run(values, batch, 0, emit)
@@ -97,8 +98,7 @@ class RowStage(Stage):
                     out.clear()
                     flushed = time.perf_counter()
                 if pause:
-                    await faults.flush()
-                    await self.setting.clock.sleep(pause)
+                    await self.pause(pause)
                 else:
                     await self.turns.breathe()
         except (Exception, asyncio.CancelledError) as error:
@@ -121,7 +121,7 @@ class RowStage(Stage):
         self._count(len(part), emitted, begun)
         if out:
             result = Batch(out)
-            if self.one_to_one and (batch.tags is not None or batch.timestamps is not None or batch.position >= 0):
+            if self.one_to_one and emitted == len(out) and (batch.tags is not None or batch.timestamps is not None or batch.position >= 0):
                 self._carry(result, batch, start, len(part))
             if faults.dropped:
                 faults.dropped.clear()
@@ -156,9 +156,7 @@ class RowStage(Stage):
         `failed` is the step that the last record taken did not leave, because the job fails there; -1 if none.
         """
         self.turns.learn(taken, time.perf_counter() - begun, self.setting.settings.batch_records)
-        lost = [counter.skipped + counter.dead_letters for counter in self.counters]
-        lost_here = [now - before for now, before in zip(lost, self.lost, strict=True)]
-        self.lost = lost
+        lost_here = self._losses() if self.faults.dropped else self.no_losses
         records = taken
         for i, counter in enumerate(self.counters):
             counter.records_in += records
@@ -170,6 +168,13 @@ class RowStage(Stage):
                 records = self.counts[i]
                 self.counts[i] = 0
             counter.records_out += records
+
+    def _losses(self) -> list[int]:
+        """Records each operator has dropped since this was last asked."""
+        lost = [counter.skipped + counter.dead_letters for counter in self.counters]
+        here = [now - before for now, before in zip(lost, self.lost, strict=True)]
+        self.lost = lost
+        return here
 
 
 def cached(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -21,6 +21,7 @@ class TaskSetting:
 
     Attributes:
         aside: sends a batch out of a side port of one of the chain's operators; does nothing where nobody reads it.
+        flush: sends what was gathered for the next tasks; waits for room there.
         wake: makes the task look at its stages again (a call in flight has completed); cheap, never blocks.
     """
 
@@ -33,6 +34,7 @@ class TaskSetting:
     clock: Clock
     random: random.Random
     aside: Callable[[int, Port, Batch], Awaitable[None]]
+    flush: Callable[[], Awaitable[None]]
     wake: Callable[[], None]
 
     def context(self, operator: str) -> FunctionContext:

@@ -60,7 +60,7 @@ class SinkStage(Stage):
                     known = len(values) == 1
                     raise self.faults.error(0, error, 0 if known else -1, values[0] if known else None, known=known) from error
                 counters.retried += 1
-                await self.setting.clock.sleep(pause)
+                await self.pause(pause)
         counters.records_out += len(values)
 
     async def end(self, emit: Emit) -> None:
@@ -139,7 +139,7 @@ class EachStage(Stage):
                     pause = self.faults.settle(0, error, offset, value, tries)
                 if pause is None:
                     break
-                await self.setting.clock.sleep(pause)
+                await self.pause(pause)
         self.faults.dropped.clear()
         await self.faults.flush()
 

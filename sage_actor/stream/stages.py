@@ -80,6 +80,12 @@ class Stage:
         if first is not None:
             raise first
 
+    async def pause(self, seconds: float) -> None:
+        """Wait before the next try; what was done before it goes on meanwhile."""
+        await self.faults.flush()
+        await self.setting.flush()
+        await self.setting.clock.sleep(seconds)
+
     def context(self, operator: Operator) -> FunctionContext:
         """The context of one operator of this task."""
         return self.setting.context(operator.name)
@@ -241,9 +247,10 @@ def short(value: Any, limit: int = 120) -> str:
 class Turns:
     """Keeps turns short: yields to the event loop when about 2 ms of user code have run, and learns how many records fit."""
 
-    __slots__ = ("begun", "budget", "size")
+    __slots__ = ("begun", "budget", "flush", "size")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, flush: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.flush = flush
         self.budget = 0.002
         self.size = min(64, most)
         self.begun = 0.0
@@ -256,8 +263,10 @@ class Turns:
             self.size = max(1, int(self.size * self.budget / (2 * seconds)))
 
     async def breathe(self) -> None:
-        """Give other tasks of the loop their turn if this one has had its share."""
+        """If this task has had its share: hand on what it has so far, and give the other tasks of the loop their turn."""
         now = time.perf_counter()
         if now - self.begun > self.budget:
+            if self.flush is not None:
+                await self.flush()
             await asyncio.sleep(0)
             self.begun = time.perf_counter()

@@ -18,6 +18,7 @@ from sage_actor.stream.io import AsyncIterableSource, IterableSource, SequenceSo
 from sage_actor.stream.plan import TaskSpec
 from sage_actor.stream.portable import portable_letters
 from sage_actor.stream.routing import Router, batch_copy
+from sage_actor.stream.row_stage import RowStage
 from sage_actor.stream.setting import TaskSetting
 from sage_actor.stream.settings import JobSettings
 from sage_actor.stream.source import NotReady, Source
@@ -45,7 +46,7 @@ class Task:
         self.draining = False
         self.woken = False
         self.setting = TaskSetting(
-            job, spec.index, spec.parallelism, spec.worker, settings, settings.flat(), clock, system_random, self._aside, self._wake
+            job, spec.index, spec.parallelism, spec.worker, settings, settings.flat(), clock, system_random, self._aside, self._flush, self._wake
         )
         operators = spec.operators
         self.source_operator = operators[0] if operators[0].kind == "source" else None
@@ -188,6 +189,7 @@ class Task:
         limit, most = min(64, self.settings.batch_records), self.settings.batch_records
         fresh = isinstance(source, SequenceSource | IterableSource | AsyncIterableSource)
         flushed = clock()
+        takes_ranges = bool(self.stages) and isinstance(self.stages[0], RowStage)
         while True:
             if self.stopping and not self.draining:
                 self.draining = source.drain()
@@ -217,7 +219,12 @@ class Task:
                 batch = got
             else:
                 # Batches are merged in place further on; a list that a user's source keeps must stay as it is.
-                batch = Batch(got if fresh or got.__class__ is not list else list(got), position=self.taken)
+                # A generated loop takes a range as it is; nobody else needs to know of ranges.
+                if got.__class__ is range:
+                    got = got if takes_ranges else list(got)
+                elif got.__class__ is list and not fresh:
+                    got = list(got)
+                batch = Batch(got, position=self.taken)
             number = len(batch)
             self.taken += number
             own.records_in += number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -138,14 +139,30 @@ def test_items_that_hold_their_queue_are_collected_with_it() -> None:
         queue: BatchQueue | None = None
 
     queue = BatchQueue()
-    for _ in range(20):
-        message = Message()
+    messages = [Message() for _ in range(20)]
+    for message in messages:
         message.queue = queue
         queue.put_nowait(message)
-    gone = weakref.ref(message)
-    del queue, message
+    gone = weakref.ref(messages[-1])
+    del queue, message, messages
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("overflow", ["wait", "drop_new", "drop_old"])
+def test_a_queue_leaves_no_references_behind(overflow: Overflow) -> None:
+    items = [object() for _ in range(40)]
+    before = [sys.getrefcount(item) for item in items]
+    for _ in range(3):
+        queue = BatchQueue(20, overflow=overflow)
+        for item in items:
+            queue.put_nowait(item)
+        queue.put_control(items[0])
+        queue.put_threadsafe(items[1])
+        taken = queue.drain(15)
+        assert len(taken) == 16
+        del queue, taken, item
+    assert [sys.getrefcount(item) for item in items] == before
 
 
 def test_a_queue_that_cannot_work_is_refused() -> None:
@@ -256,7 +273,9 @@ def test_an_oversized_item_waits_for_an_empty_queue_and_passes(run: Run) -> None
     run(main())
 
 
-@pytest.mark.parametrize(("overflow", "answers", "left"), [("drop_new", [True, True, False], ["a", "b"]), ("drop_old", [True] * 3, ["b", "c"])])
+@pytest.mark.parametrize(
+    ("overflow", "answers", "left"), [("drop_new", [True, True, False], ["a", "b"]), ("drop_old", [True] * 3, ["b", "c"])]
+)
 def test_dropping_queues_never_wait(run: Run, overflow: Overflow, answers: list[bool], left: list[str]) -> None:
     async def main() -> None:
         queue = BatchQueue(2, overflow=overflow)
@@ -321,7 +340,7 @@ def test_puts_from_threads_all_arrive_in_each_threads_order(run: Run) -> None:
 
 def test_puts_from_threads_wait_for_a_consumer_that_comes_later(run: Run) -> None:
     queue = BatchQueue(1)  # made where no loop runs
-    thread = threading.Thread(target=lambda: [queue.put_threadsafe(number) for number in range(3)])
+    thread = threading.Thread(target=lambda: [*map(queue.put_threadsafe, range(3))])
     thread.start()
     thread.join()
 

@@ -181,7 +181,9 @@ def test_a_put_cancelled_at_any_point_has_put_or_not_and_the_line_goes_on(
 @pytest.mark.parametrize("means", MEANS)
 def test_every_pair_of_woken_putters_cancelled_passes_the_wake_on(run: Run, make: Callable[[], Box], means: str) -> None:
     async def main() -> None:
-        for victims in itertools.chain(itertools.combinations(range(4), 1), itertools.combinations(range(4), 2), itertools.combinations(range(4), 3)):
+        for victims in itertools.chain(
+            itertools.combinations(range(4), 1), itertools.combinations(range(4), 2), itertools.combinations(range(4), 3)
+        ):
             box = make()
             box.put_nowait("first")
             scopes = [Scope(partial(box.put, number), means) for number in range(4)]

@@ -103,7 +103,14 @@ def test_a_length_that_points_outside_is_refused(length: int) -> None:
 
 @pytest.mark.parametrize(
     ("at", "value", "words"),
-    [(0, 0, "bad magic"), (4, 9, "frame version 9"), (5, 0, "unknown kind"), (5, 77, "unknown kind"), (6, 200, "too short"), (20, 1, "reserved")],
+    [
+        (0, 0, "bad magic"),
+        (4, 9, "frame version 9"),
+        (5, 0, "unknown kind"),
+        (5, 77, "unknown kind"),
+        (6, 200, "too short"),
+        (20, 1, "reserved"),
+    ],
 )
 def test_the_error_names_what_is_wrong(at: int, value: int, words: str) -> None:
     frame = bytearray(b"".join(encode(DATA, 1, 1, 1, 1, 1, [b"abc"])))
@@ -120,8 +127,8 @@ def test_what_is_no_buffer_is_refused(frame: Any) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [(0, 1, 1, 1, 1, 1), (5, 1, 1, 1, 1, 1), (DATA, -1, 1, 1, 1, 1), (DATA, 2**64, 1, 1, 1, 1), (DATA, 1, 2**32, 1, 1, 1), (DATA, 1, 1, -1, 1, 1),
-     (DATA, 1, 1, 1, 2**64, 1), (DATA, 1, 1, 1, 1, 2**32), (DATA, "1", 1, 1, 1, 1), ("data", 1, 1, 1, 1, 1)],
+    [(0, 1, 1, 1, 1, 1), (5, 1, 1, 1, 1, 1), (DATA, -1, 1, 1, 1, 1), (DATA, 2**64, 1, 1, 1, 1), (DATA, 1, 2**32, 1, 1, 1),
+     (DATA, 1, 1, -1, 1, 1), (DATA, 1, 1, 1, 2**64, 1), (DATA, 1, 1, 1, 1, 2**32), (DATA, "1", 1, 1, 1, 1), ("data", 1, 1, 1, 1, 1)],
 )  # fmt: skip
 def test_a_header_out_of_range_is_refused(header: Any) -> None:
     with pytest.raises(FrameError):

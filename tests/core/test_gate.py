@@ -328,7 +328,9 @@ def test_closing_drops_what_is_queued_and_wakes_everyone(run: Run) -> None:
 @given(
     st.integers(1, 3).flatmap(
         lambda channels: st.lists(
-            st.lists(st.one_of(st.integers(1, 5), st.sampled_from(["watermark", "barrier"])), max_size=8), min_size=channels, max_size=channels
+            st.lists(st.one_of(st.integers(1, 5), st.sampled_from(["watermark", "barrier"])), max_size=8),
+            min_size=channels,
+            max_size=channels,
         )
     ),
     st.integers(1, 3),
@@ -393,6 +395,24 @@ def test_credit_is_given_back_once_a_drain() -> None:
     gate.put_marker(0, Marker(WATERMARK, 1))
     gate.drain()
     assert calls == [(0, 10, 50)]
+
+
+def test_a_gate_leaves_no_references_behind() -> None:
+    items = [object() for _ in range(40)]
+    before = [sys.getrefcount(item) for item in items]
+    for _ in range(3):
+        gate = Gate(3, capacity=100)
+        for number, item in enumerate(items):
+            gate.put_nowait(number % 3, item, 1)
+        gate.hold(1)
+        gate.put_control(items[0])
+        taken = gate.drain(10)
+        assert len(taken) == 11
+        gate.drain()
+        gate.put_nowait(0, items[0], 1)
+        gate.close()
+        del gate, taken, item
+    assert [sys.getrefcount(item) for item in items] == before
 
 
 def test_a_failing_release_callback_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -258,3 +259,61 @@ async def test_a_batch_function_that_gives_its_own_list_is_not_written_to() -> N
     assert constant == ["x"]
     assert list(out) == ["x"] * 6
     assert list(raw) == ["x"] * 6
+
+
+# -- nothing waits without need ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_results_of_a_slow_function_flow_while_it_works() -> None:
+    """What a function has done goes on at the end of the turn, not of the batch that happened to wait."""
+    order: list[str] = []
+
+    def slow(value: int) -> int:
+        order.append("slow")
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            pass
+        return value
+
+    async with asyncio.timeout(20), sage.Environment("slow") as env:
+        env.from_collection(range(300)).map(lambda x: x).disable_chaining().map(slow).sink(
+            lambda x: order.append("sink"), parallelism=2
+        )
+        await env.execute()
+    assert order.index("sink") < 150
+
+
+@pytest.mark.asyncio
+async def test_results_of_calls_flow_while_later_calls_wait() -> None:
+    """With every call slot taken, what is complete must not wait in the task for what is not."""
+    seen = asyncio.Event()
+
+    async def call(value: int) -> int:
+        if value:
+            await seen.wait()  # only when the first result has arrived
+        return value
+
+    async with asyncio.timeout(20), sage.Environment("calls") as env:
+        stream = env.from_collection(range(5)).map_async(call, concurrency=1)
+        stream.sink(lambda x: seen.set(), parallelism=2)
+        await env.execute()
+
+
+@pytest.mark.asyncio
+async def test_results_flow_while_a_later_record_waits_for_its_next_try() -> None:
+    seen = asyncio.Event()
+    tries = 0
+
+    def flaky(value: int) -> int:
+        nonlocal tries
+        if value and not seen.is_set():
+            tries += 1
+            raise ConnectionError
+        return value
+
+    async with asyncio.timeout(20), sage.Environment("retries") as env:
+        retry = sage.Retry(attempts=200, delay="1ms", max_delay="1ms")
+        env.from_collection(range(5)).map(flaky, on_error=retry).sink(lambda x: seen.set(), parallelism=2)
+        await env.execute()
+    assert tries >= 1
