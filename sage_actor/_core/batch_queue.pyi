@@ -12,19 +12,26 @@ class QueueStatistics:
     """
 
     @property
-    def accepted(self) -> int: ...
+    def accepted(self) -> int:
+        """Taken in charge so far: put, received, or dropped by the policy of a full queue."""
     @property
-    def taken(self) -> int: ...
+    def taken(self) -> int:
+        """Drained so far."""
     @property
-    def queued(self) -> int: ...
+    def queued(self) -> int:
+        """Waiting to be drained."""
     @property
-    def dropped(self) -> int: ...
+    def dropped(self) -> int:
+        """Dropped by the policy of a full queue, or by close() of a gate."""
     @property
-    def queued_bytes(self) -> int: ...
+    def queued_bytes(self) -> int:
+        """Sum of the sizes given for what is queued."""
     @property
-    def control(self) -> int: ...
+    def control(self) -> int:
+        """Control items that wait to be drained."""
     @property
-    def waiting_putters(self) -> int: ...
+    def waiting_putters(self) -> int:
+        """Tasks parked in put()."""
 
 class BatchQueue:
     """A mailbox: bounded in items and bytes, with a control lane that never waits, drained as a list.
@@ -57,10 +64,12 @@ class BatchQueue:
     def close(self) -> None:
         """Refuse further puts (waiting putters raise MailboxClosed); what is queued can still be drained."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether close() has been called."""
     def __len__(self) -> int:
         """Items and control items that wait to be drained."""
-    def statistics(self) -> QueueStatistics: ...
+    def statistics(self) -> QueueStatistics:
+        """The counts as of now; a snapshot that does not change any more."""
 
 class Gate:
     """A task's inbox: per input channel one queue and one credit account, a ready list, and a control lane.
@@ -81,7 +90,8 @@ class Gate:
         """Enqueue without waiting, for a remote sender that keeps its own credit account; accounted all the same."""
     def put_control(self, item: Any) -> None:
         """Control lane: never waits; comes out before anything else, with channel -1."""
-    def put_control_threadsafe(self, item: Any) -> None: ...
+    def put_control_threadsafe(self, item: Any) -> None:
+        """put_control() from any thread: order per thread kept, one wake-up of the loop per burst. Raises MailboxClosed."""
     def on_release(self, channel: int, callback: Callable[[int, int], None]) -> None:
         """Call callback(records, bytes) whenever a drain frees that much credit of the channel (once per drain, at its end).
         It may use the gate. What it raises goes to sys.unraisablehook: the drained items must reach their consumer."""
@@ -93,16 +103,20 @@ class Gate:
         """Return True as soon as drain() would answer something, False when closed and empty."""
     def hold(self, channel: int) -> None:
         """Stop taking from the channel (barrier alignment); its credit runs out by itself, the others flow."""
-    def release(self, channel: int) -> None: ...
+    def release(self, channel: int) -> None:
+        """Take from a held channel again; wakes the consumer if something waits in it."""
     def close(self) -> None:
         """Refuse further puts (waiting senders raise MailboxClosed), drop what is queued (control too), wake the consumer."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether close() has been called."""
     @property
     def depth(self) -> int:
         """Records queued over all channels."""
     @property
-    def depth_bytes(self) -> int: ...
+    def depth_bytes(self) -> int:
+        """Bytes queued over all channels, as given by the senders."""
     def credit(self, channel: int) -> int:
         """Records the channel would accept now (never negative; 0 while senders wait for it)."""
-    def statistics(self) -> QueueStatistics: ...
+    def statistics(self) -> QueueStatistics:
+        """The counts as of now; a snapshot that does not change any more."""

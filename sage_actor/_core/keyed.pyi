@@ -33,4 +33,5 @@ class KeyedFold:
     def load(self, items: Iterable[tuple[Any, Any]]) -> None:
         """Set the accumulators of these keys, in this order; other keys keep theirs (clear() first to replace everything)."""
     def __len__(self) -> int: ...
-    def clear(self) -> None: ...
+    def clear(self) -> None:
+        """Forget all keys."""

@@ -1,4 +1,6 @@
-"""Lane: a bounded FIFO, and the line of putters that wait for room in it. Used from Cython only (see batch_queue.pyi)."""
+"""A bounded FIFO, and the line of putters that wait for room in it: what mailboxes and gates are made of."""
 
 class Lane:
+    """Used from Cython only; batch_queue.pyi says what its users see."""
+
     def __init__(self, name: str, capacity: int, capacity_bytes: int) -> None: ...

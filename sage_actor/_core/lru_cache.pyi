@@ -23,15 +23,7 @@ class CacheStatistics:
     shared_loads: int
     """Calls that waited for another caller's load of the same key (single flight)."""
     def __init__(
-        self,
-        hits: int,
-        misses: int,
-        evictions: int,
-        expirations: int,
-        entries: int,
-        bytes: int,
-        loads: int,
-        shared_loads: int,
+        self, hits: int, misses: int, evictions: int, expirations: int, entries: int, bytes: int, loads: int, shared_loads: int
     ) -> None: ...
 
 class LRUCache(Generic[K, V]):

@@ -73,8 +73,8 @@ class AsyncStage(Stage):
             while self.pending >= self.capacity:
                 await self.ready(emit)
                 if self.pending >= self.capacity:
+                    self.room.clear()  # before the flush: a call may complete during it
                     await self.setting.flush()  # results must not wait here for the calls behind them
-                    self.room.clear()
                     await self.room.wait()
             call = Call(
                 value,
@@ -108,20 +108,22 @@ class AsyncStage(Stage):
                         call.result = await self.invoke(call.value)
                 call.error = None
                 break
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's function; its policy decides at emission
+            except asyncio.CancelledError as error:
                 if cancelled_from_outside(error):
                     raise
-                if isinstance(error, TimeoutError) and not str(error) and self.timeout is not None:
-                    error = TimeoutError(f"no result within {self.timeout:g} s")
                 call.error = error
-                tries += 1
-                policy = self.operators[0].on_error
-                pause = policy.pause(tries, self.setting.random) if isinstance(policy, Retry) else None
-                if pause is None:
-                    break
-                self.counters[0].errors += 1
-                self.counters[0].retried += 1
-                await self.setting.clock.sleep(pause)
+            except Exception as error:  # noqa: BLE001 - the user's function; its policy decides when the result is emitted
+                call.error = error
+                if isinstance(error, TimeoutError) and not str(error) and self.timeout is not None:
+                    call.error = TimeoutError(f"no result within {self.timeout:g} s")
+            tries += 1
+            policy = self.operators[0].on_error
+            pause = policy.pause(tries, self.setting.random) if isinstance(policy, Retry) else None
+            if pause is None:
+                break
+            self.counters[0].errors += 1
+            self.counters[0].retried += 1
+            await self.setting.clock.sleep(pause)
         if self.last_of_key.get(call.key) is call:
             del self.last_of_key[call.key]
         call.task = None
@@ -187,8 +189,8 @@ class AsyncStage(Stage):
         while self.pending:
             await self.ready(emit)
             if self.pending:
-                await self.setting.flush()
                 self.room.clear()
+                await self.setting.flush()
                 await self.room.wait()
 
     async def close(self) -> None:

@@ -83,7 +83,7 @@ class BatchStage(Stage):
         result = self.replica.call(values)
         if inspect.isawaitable(result):
             result = await result
-        if (not isinstance(result, Sequence) and not hasattr(result, "dtype")) or isinstance(result, str | bytes):
+        if not is_sequence(result):
             raise TypeError(f"map_batch must answer with a sequence of {len(values)} results, not {type(result).__name__}")
         length = len(result)
         if length != len(values):
@@ -113,3 +113,8 @@ class BatchStage(Stage):
                 out.extend(as_list(await self._call(part)))
             except Exception as again:  # noqa: BLE001 - narrowed down to the record below
                 await self._divide(part, place, again, out)
+
+
+def is_sequence(value: object) -> bool:
+    """A sequence of results: a list, a tuple, an array; not a text."""
+    return (isinstance(value, Sequence) and not isinstance(value, str | bytes)) or hasattr(value, "dtype")

@@ -151,8 +151,8 @@ class FunctionSpec:
             given = ", ".join([*(["a configuration"] if self.config is not None else []), *sorted(self.keywords)])
             if given:
                 raise GraphError(
-                    f"{self.kind}: unknown option {given} for {self.display!r}, which is called with each record; a configuration goes with "
-                    "a class that has a method such as 'map' or 'process'"
+                    f"{self.kind}: unknown option {given} for {self.display!r}, which is called with each record; "
+                    "a configuration goes with a class that has a method such as 'map' or 'process'"
                 )
             return
         if self.config is not None and not isinstance(self.target, type):

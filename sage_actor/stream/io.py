@@ -118,10 +118,12 @@ class AsyncIterableSource(Source[Any]):
             async for record in iterator:
                 if not queue.put_nowait(record):
                     await queue.put(record)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's generator; raised by read() behind its records
+        except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if task is not None and task.cancelling():
                 raise
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - the user's generator; raised by read() behind its records
             self.error = error
         finally:
             queue.close()

@@ -46,8 +46,7 @@ def portable_error(error: BaseException) -> BaseException:
 def portable_letters(values: Any) -> list[Any]:
     """Dead letters and errors, each fit to travel. Errors must go through pickle; dead letters may also stay here."""
     return [
-        replace(cast("DeadLetter[Any]", v), error=portable_error(v.error)) if isinstance(v, DeadLetter) else Travelling(v)
-        for v in values
+        replace(cast("DeadLetter[Any]", v), error=portable_error(v.error)) if isinstance(v, DeadLetter) else Travelling(v) for v in values
     ]
 
 

@@ -99,6 +99,8 @@ class Service(Generic[Q, R]):
             raise self._ended() from self.job.error
         finally:
             self._pending.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, also when the caller was cancelled at the moment it came
 
     def _ended(self) -> RequestError:
         return RequestError(self.name, f"the flow is {self.job.status}")

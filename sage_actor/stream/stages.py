@@ -203,7 +203,12 @@ def compute_keys(key: Callable[[Any], Any], values: list[Any], explain: Callable
         raise explain(error, len(values) - it.__length_hint__() - 1) from error
 
 
-IDENTITY = (lambda x: x).__code__
+def identity(value: object) -> object:
+    """What is looked for by its code."""
+    return value
+
+
+IDENTITY = identity.__code__
 
 
 def is_identity(function: Callable[..., Any]) -> bool:

@@ -46,7 +46,17 @@ class Task:
         self.draining = False
         self.woken = False
         self.setting = TaskSetting(
-            job, spec.index, spec.parallelism, spec.worker, settings, settings.flat(), clock, system_random, self._aside, self._flush, self._wake
+            job,
+            spec.index,
+            spec.parallelism,
+            spec.worker,
+            settings,
+            settings.flat(),
+            clock,
+            system_random,
+            self._aside,
+            self._flush,
+            self._wake,
         )
         operators = spec.operators
         self.source_operator = operators[0] if operators[0].kind == "source" else None

@@ -281,7 +281,7 @@ class WorkerSide:
             host = TaskHost(self.endpoint.worker, job, settings, self.endpoint, self._report)
             host.deploy(specs)
         except Exception as error:  # noqa: BLE001 - whatever the user's pickles raise is the owner's to report
-            self._say("failed", pack_error(error))
+            self._say("failed", pack_error(explain_deploy(error, self.endpoint.worker)))
             return
         self.host = host
         early, self.early = self.early, []
@@ -295,6 +295,18 @@ class WorkerSide:
             await asyncio.sleep(0.5)
             if self.host is not None and self.host.running:
                 self._say("metrics", self.host.snapshots())
+
+
+def explain_deploy(error: BaseException, worker: int) -> BaseException:
+    """A dataflow that a worker cannot load, named."""
+    if isinstance(error, SageError):
+        return error
+    wrapped = BackendError(
+        f"worker {worker} cannot load the dataflow ({type(error).__name__}: {error}); the modules of its functions must be importable "
+        "by every worker (sys.path, PYTHONPATH), or the functions defined in the main script"
+    )
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def explain_frame(error: BaseException, job: str, sender: int) -> BaseException:

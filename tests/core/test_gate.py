@@ -301,6 +301,27 @@ def test_waiting_senders_of_one_channel_are_served_in_order_and_channels_do_not_
     run(main())
 
 
+def test_a_woken_sender_whose_room_a_remote_one_took_keeps_its_place(run: Run) -> None:
+    async def main() -> None:
+        gate = Gate(1, capacity=2)
+        gate.put_nowait(0, "first", 2)
+        tasks = [asyncio.create_task(gate.put(0, name, records)) for name, records in [("a", 2), ("b", 1)]]
+        await turns()
+        seen = gate.drain()  # wakes "a", and ...
+        gate.receive(0, "remote", 1)  # ... takes its room before it resumes
+        await turns()
+        assert gate.statistics().waiting_putters == 2  # nor did "b", for which there is room, overtake
+        while len(seen) < 4:
+            await gate.wait()
+            seen += gate.drain(1)
+            await turns()
+        await asyncio.gather(*tasks)
+        assert [item for _, item in seen] == ["first", "remote", "a", "b"]
+        assert_accounts_add_up(gate)
+
+    run(main())
+
+
 def test_closing_drops_what_is_queued_and_wakes_everyone(run: Run) -> None:
     async def main() -> None:
         gate = Gate(1, capacity=1, name="task inbox")

@@ -81,7 +81,9 @@ def test_keywords_and_configuration_must_agree(options: dict[str, Any]) -> None:
 
 
 def test_settings_in_all_spellings() -> None:
-    env = sage.Environment("good", parallelism=2, config={"execution": {"parallelism": 2, "buffer": {"timeout": 50}}, "buffer.bytes": "1MB"})
+    env = sage.Environment(
+        "good", parallelism=2, config={"execution": {"parallelism": 2, "buffer": {"timeout": 50}}, "buffer.bytes": "1MB"}
+    )
     assert env.settings.parallelism == 2
     assert env.settings.buffer_timeout == 0.05
     assert env.settings.buffer_bytes == 1 << 20

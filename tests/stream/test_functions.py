@@ -373,7 +373,9 @@ class Embed(sage.MapFunction[Any, Any]):
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("flags", [{}, {"batch_processing": True}, {"enable_vectorization": True}, {"enable_vectorization": True, "batch_processing": True}])
+@pytest.mark.parametrize(
+    "flags", [{}, {"batch_processing": True}, {"enable_vectorization": True}, {"enable_vectorization": True, "batch_processing": True}]
+)
 async def test_batch_and_vector_flags(flags: dict[str, bool]) -> None:
     out = await results(lambda s: s.map(Embed, {"model": "m", **flags}), range(10), config={"batch.records": 4})
     assert out == [2 * x for x in range(10)]
@@ -420,16 +422,19 @@ async def test_async_functions_where_none_can_be_awaited_are_refused(kind: str) 
         await results(lambda s: getattr(s, kind)(late))
 
 
-@pytest.mark.parametrize("describe", [
-    lambda s, f: s.key_by(f),
-    lambda s, f: s.key_by(lambda x: x).reduce(f),
-    lambda s, f: s.key_by(lambda x: x).fold(0, f),
-    lambda s, f: s.key_by(lambda x: x).sum(f),
-    lambda s, f: s.iterate(f, until=bool),
-    lambda s, f: s.iterate(abs, until=f),
-    lambda s, f: s.partition_custom(f, lambda x: x),
-    lambda s, f: s.partition_custom(lambda k, n: 0, f),
-])
+@pytest.mark.parametrize(
+    "describe",
+    [
+        lambda s, f: s.key_by(f),
+        lambda s, f: s.key_by(lambda x: x).reduce(f),
+        lambda s, f: s.key_by(lambda x: x).fold(0, f),
+        lambda s, f: s.key_by(lambda x: x).sum(f),
+        lambda s, f: s.iterate(f, until=bool),
+        lambda s, f: s.iterate(abs, until=f),
+        lambda s, f: s.partition_custom(f, lambda x: x),
+        lambda s, f: s.partition_custom(lambda k, n: 0, f),
+    ],
+)
 def test_async_functions_in_other_places_are_refused_when_described(describe: Any) -> None:
     async def late(*values: int) -> int:
         return 0
@@ -450,7 +455,9 @@ async def test_vectorized_batches_are_arrays_from_end_to_end() -> None:
         return values * 2
 
     data = np.arange(1000)
-    assert await results(lambda s: s.map_batch(double, vectorized=True).map_batch(double, vectorized=True), data) == [4 * x for x in range(1000)]
+    assert await results(lambda s: s.map_batch(double, vectorized=True).map_batch(double, vectorized=True), data) == [
+        4 * x for x in range(1000)
+    ]
     assert kinds == {"ndarray"}
     kinds.clear()
     assert await results(lambda s: s.map_batch(lambda b: [type(b).__name__] * len(b)), data[:3]) == ["list"] * 3

@@ -53,8 +53,14 @@ AGGREGATIONS: dict[str, tuple[Describe, Callable[[list[int]], Any]]] = {
     "sum": (lambda s, e: s.sum(value_of, emit=e), sum),
     "min": (lambda s, e: s.min(value_of, emit=e), min),
     "max": (lambda s, e: s.max(value_of, emit=e), max),
-    "reduce": (lambda s, e: s.reduce(lambda a, b: (a[0], a[1] * 3 + b[1]), emit=e), lambda v: __import__("functools").reduce(lambda a, b: a * 3 + b, v)),
-    "fold": (lambda s, e: s.fold(0, lambda a, r: a * 2 + r[1], emit=e), lambda v: __import__("functools").reduce(lambda a, b: a * 2 + b, v, 0)),
+    "reduce": (
+        lambda s, e: s.reduce(lambda a, b: (a[0], a[1] * 3 + b[1]), emit=e),
+        lambda v: __import__("functools").reduce(lambda a, b: a * 3 + b, v),
+    ),
+    "fold": (
+        lambda s, e: s.fold(0, lambda a, r: a * 2 + r[1], emit=e),
+        lambda v: __import__("functools").reduce(lambda a, b: a * 2 + b, v, 0),
+    ),
     "fold list": (lambda s, e: s.fold(list, lambda a, r: a + [r[1]], emit=e), list),
     "fold mutable": (lambda s, e: s.fold(list, lambda a, r: a.append(r[1]) or a, emit=e), list),
     "aggregate": (lambda s, e: s.aggregate(Mean, emit=e), lambda v: sum(v) / len(v)),
@@ -71,7 +77,7 @@ def updates(rows: list[tuple[int, int]], result: Callable[[list[int]], Any]) -> 
 
 
 def finals(rows: list[tuple[int, int]], result: Callable[[list[int]], Any]) -> list[tuple[int, Any]]:
-    return list({key: value for key, value in updates(rows, result)}.items())
+    return list(dict(updates(rows, result)).items())
 
 
 async def fold(
@@ -87,7 +93,9 @@ async def fold(
 @pytest.mark.parametrize("which", list(AGGREGATIONS))
 @settings(max_examples=25, deadline=None)
 @given(rows=ROWS, final=st.booleans(), parallelism=st.integers(1, 4), batch=st.integers(1, 7), buffer=st.integers(1, 8))
-def test_aggregations_equal_their_model(which: str, rows: list[tuple[int, int]], final: bool, parallelism: int, batch: int, buffer: int) -> None:
+def test_aggregations_equal_their_model(
+    which: str, rows: list[tuple[int, int]], final: bool, parallelism: int, batch: int, buffer: int
+) -> None:
     describe, result = AGGREGATIONS[which]
     model = (finals if final else updates)(rows, result)
     config = {"batch.records": batch, "buffer.records": buffer}
@@ -97,7 +105,7 @@ def test_aggregations_equal_their_model(which: str, rows: list[tuple[int, int]],
     for key in {row[0] for row in rows}:  # per key, in order
         assert [r for r in out if r[0] == key] == [r for r in model if r[0] == key]
     assert len(out) == len(model)
-    row = next(row for name, row in job.metrics()["operators"].items() if name.startswith(which.split()[0]))
+    row = next(row for name, row in job.metrics()["operators"].items() if name.startswith(which.split(maxsplit=1)[0]))
     assert (row["records_in"], row["records_out"]) == (len(rows), len(model))
 
 
@@ -215,3 +223,31 @@ async def test_an_aggregate_is_opened_and_closed_and_separate_per_task() -> None
         await env.execute()
     assert sorted(out) == [(k, 1.0) for k in range(9)]
     assert sorted(events) == ["close", "close", "open mean 0/2", "open mean 1/2"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    keys=st.lists(st.integers(0, 4), max_size=80),
+    parallelism=st.integers(1, 3),
+    batch=st.integers(1, 9),
+    buffer=st.sampled_from([1, 4, 16_384]),
+    final=st.booleans(),
+)
+def test_records_that_are_their_own_keys(keys: list[int], parallelism: int, batch: int, buffer: int, final: bool) -> None:
+    """Counted, passed on and merged as any others, though keys and values are one column."""
+
+    async def run() -> tuple[Counter[Any], Counter[Any]]:
+        config = {"batch.records": batch, "buffer.records": buffer}
+        async with asyncio.timeout(20), sage.Environment("own", parallelism=parallelism, config=config) as env:
+            keyed = env.from_collection(keys).rebalance().map(lambda x: x, parallelism=2).key_by(lambda x: x)
+            counts = keyed.count(emit="final" if final else "update").collect()
+            passed = keyed.map_async(same, concurrency=3).key_by(lambda x: x).map(lambda x: x).collect()
+            await env.execute()
+        return Counter(dict(sorted(counts))), Counter(passed)
+
+    assert asyncio.run(run()) == (Counter(keys), Counter(keys))
+
+
+async def same(value: int) -> int:
+    await asyncio.sleep(0)
+    return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -154,7 +153,7 @@ async def test_leaving_drains_endless_jobs() -> None:
     async with asyncio.timeout(20), sage.Environment("endless") as env:
         env.from_source(endless()).map(lambda x: x).disable_chaining().sink(seen.append)
         job = await env.submit()
-        while len(seen) < 10:
+        while len(seen) < 10:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert job.status == "finished"
     assert seen == list(range(len(seen)))
@@ -193,7 +192,7 @@ async def test_a_failure_nobody_awaited_is_raised_on_leaving_and_cancels_no_body
         async with asyncio.timeout(20), sage.Environment("fails") as env:
             env.from_collection([0]).map(lambda x: 1 / x).collect()
             job = await env.submit()
-            while not job.done:
+            while not job.done:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
             went_on = True
@@ -250,7 +249,7 @@ async def test_a_stopped_job_has_delivered_all_that_was_read() -> None:
         out = stream.key_by(lambda x: x % 5).count(emit="final").collect()
         seen = stream.map(lambda x: x).collect()
         job = await env.submit()
-        while len(read) < 100:
+        while len(read) < 100:  # noqa: ASYNC110
             await asyncio.sleep(0)
         job.stop()
         await job.wait()
@@ -292,7 +291,7 @@ async def test_run_streaming_ends_with_bounded_input_or_stop() -> None:
         seen: list[int] = []
         env.from_source(endless()).sink(seen.append)
         running = asyncio.ensure_future(env.run_streaming())
-        while len(seen) < 5:
+        while len(seen) < 5:  # noqa: ASYNC110
             await asyncio.sleep(0)
         env.stop()
         assert (await running).status == "finished"

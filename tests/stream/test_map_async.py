@@ -42,7 +42,7 @@ class Calls:
 
     async def until_started(self, number: int) -> None:
         async with asyncio.timeout(10):
-            while len(self.started) < number:
+            while len(self.started) < number:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
     def release(self, *values: Any) -> None:

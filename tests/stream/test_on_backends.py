@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import types
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import sage_actor as sage
+from sage_actor.ports import system_clock
 
 TEXT = ("the quick brown fox jumps over the lazy dog " * 40).split()
 
@@ -24,7 +26,9 @@ async def test_the_same_program_gives_the_same_result(backend: str, parallelism:
     factor = 3  # travels in a closure
     config = {"batch.records": 16, "buffer.records": 8}
     async with asyncio.timeout(50), sage.Environment("same", backend=backend, parallelism=parallelism, config=config) as env:
-        words = env.from_collection(TEXT).rebalance().flat_map(lambda w: [w, w.upper()]).map(lambda w: w * factor).filter(lambda w: len(w) > 9)
+        words = (
+            env.from_collection(TEXT).rebalance().flat_map(lambda w: [w, w.upper()]).map(lambda w: w * factor).filter(lambda w: len(w) > 9)
+        )
         counts = words.key_by(lambda w: w).count(emit="final").collect()
         running = words.key_by(lambda w: w[0]).fold(lambda: (0, ""), lambda a, w: (a[0] + 1, max(a[1], w))).collect()
         lengths = words.map_batch(lambda ws: [len(w) for w in ws]).map_async(doubled, concurrency=4).collect()
@@ -202,6 +206,17 @@ async def test_a_record_that_cannot_be_pickled_is_named(remote_backend: str, way
 
 
 @pytest.mark.asyncio
+async def test_a_module_that_workers_cannot_import_is_named(remote_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("only_here")
+    exec("def function(value): return value", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    async with asyncio.timeout(50), sage.Environment("modules", backend=remote_backend) as env:
+        env.from_collection([1]).rebalance().map(module.function).collect()
+        with pytest.raises(sage.BackendError, match=r"only_here.*importable by every worker"):
+            await env.execute()
+
+
+@pytest.mark.asyncio
 async def test_no_redis_there_is_said_with_the_next_step() -> None:
     async with asyncio.timeout(20), sage.Environment("nowhere", backend="redis://127.0.0.1:1/0") as env:
         env.from_collection([1]).rebalance().map(str).collect()
@@ -230,17 +245,11 @@ async def test_a_busy_job_is_stopped_and_cancelled_quickly(backend: str) -> None
 
     for how in ("stop", "cancel"):
         async with asyncio.timeout(50), sage.Environment("busy", backend=backend, parallelism=2) as env:
-            seen = 0
-
-            def count(value: Any) -> None:
-                nonlocal seen
-                seen += 1
-
+            flowing = asyncio.Event()
             stream = env.from_source(numbers()).rebalance().map(lambda x: x * x).key_by(lambda x: x % 100).count()
-            end = stream._end(None, "out", None, None, None, form="deliver", deliver=Deliver(count), in_owner=True)
+            end = stream._end(None, "out", None, None, None, form="deliver", deliver=Deliver(flowing), in_owner=True)
             job = await env.submit(end)
-            while not seen:
-                await asyncio.sleep(0.001)
+            await flowing.wait()
             begun = loop.time()
             getattr(job, how)()
             if how == "stop":
@@ -254,13 +263,13 @@ async def test_a_busy_job_is_stopped_and_cancelled_quickly(backend: str) -> None
 
 
 class Deliver:
-    """An end in this process that counts."""
+    """An end in this process that takes everything, and says when the first has come."""
 
-    def __init__(self, count: Any) -> None:
-        self.count = count
+    def __init__(self, flowing: asyncio.Event) -> None:
+        self.flowing = flowing
 
     async def __call__(self, batch: Any) -> None:
-        self.count(batch)
+        self.flowing.set()
 
 
 @pytest.mark.asyncio
@@ -286,10 +295,9 @@ async def test_a_stopped_sink_holds_the_source_back(backend: str) -> None:
         job = await env.submit(stream._end(None, "out", None, None, None, form="deliver", deliver=never, in_owner=True))
         await held.wait()
         before = -1
-        while before != taken:  # until it stands still
+        while before != taken:  # until it stands still, with time for frames to travel
             before = taken
-            for _ in range(30):
-                await asyncio.sleep(0.005)
+            await system_clock.sleep(0.15)
         assert taken < 4000  # 4 exchanges over 2 tasks each, some batches in hand
         job.cancel()
         with pytest.raises(sage.JobCancelled):
@@ -303,8 +311,8 @@ async def test_cancelling_a_job_that_is_still_starting_leaves_nothing(remote_bac
         env.from_collection([1]).rebalance().map(str).collect()
         job = await env.submit()
         if when != "at once":
-            for _ in range(20):
-                await asyncio.sleep(0.001)
+            for _ in range(200):
+                await asyncio.sleep(0)
         job.cancel()
         with pytest.raises(sage.JobCancelled):
             await job.wait()
@@ -356,7 +364,7 @@ async def test_sources_and_sinks_of_classes_run_in_workers(remote_backend: str, 
             self.folder = folder
 
         async def open(self, context: sage.FunctionContext) -> None:
-            self.file = open(f"{self.folder}/{context.subtask_index}", "w")  # noqa: SIM115, ASYNC230
+            self.file = open(f"{self.folder}/{context.subtask_index}", "w")  # noqa: SIM115
 
         async def write(self, batch: Any) -> None:
             self.file.writelines(f"{os.getpid()} {x}\n" for x in batch)

@@ -59,20 +59,22 @@ def steps_of(k: int) -> list[Step]:
         Step(f"map +{k}", lambda s, o: s.map(lambda x: x + k, **o), lambda v: [x + k for x in v]),
         Step("map str", lambda s, o: s.map(lambda x: abs(x) % 50, **o), lambda v: [abs(x) % 50 for x in v]),
         Step(f"filter %{k}", lambda s, o: s.filter(lambda x: x % (k + 2), **o), lambda v: [x for x in v if x % (k + 2)]),
-        Step("flat_map list", lambda s, o: s.flat_map(lambda x: [x] * (abs(x) % 3), **o), lambda v: [x for x in v for _ in range(abs(x) % 3)]),
-        Step("flat_map lazy", lambda s, o: s.flat_map(lambda x: upto(abs(x) % 4), **o), lambda v: [i for x in v for i in range(abs(x) % 4)]),
+        Step(
+            "flat_map list", lambda s, o: s.flat_map(lambda x: [x] * (abs(x) % 3), **o), lambda v: [x for x in v for _ in range(abs(x) % 3)]
+        ),
+        Step(
+            "flat_map lazy", lambda s, o: s.flat_map(lambda x: upto(abs(x) % 4), **o), lambda v: [i for x in v for i in range(abs(x) % 4)]
+        ),
         Step("flat_map str", lambda s, o: s.flat_map(lambda x: str(x), **o).map(ord), lambda v: [ord(c) for x in v for c in str(x)]),
         Step("map_batch", lambda s, o: s.map_batch(lambda b: [x - k for x in b], max_batch=k + 1, **o), lambda v: [x - k for x in v]),
         Step("process", lambda s, o: s.process(Odd, **o), lambda v: [x for x in v for _ in range(x % 3)]),
         Step("map_async", lambda s, o: s.map_async(twice, concurrency=k + 1, **o), lambda v: [2 * x for x in v]),
         Step(
-            "iterate", lambda s, o: s.iterate(countdown, until=lambda x: x < k, **o), lambda v: [x if x < k else (x - k) % 3 + k - 3 for x in v]
+            "iterate",
+            lambda s, o: s.iterate(countdown, until=lambda x: x < k, **o),
+            lambda v: [x if x < k else (x - k) % 3 + k - 3 for x in v],
         ),
-        Step(
-            "iterate split",
-            lambda s, o: s.iterate(split, until=lambda x: x < 5, **o),
-            lambda v: [y for x in v for y in split_model(x)],
-        ),
+        Step("iterate split", lambda s, o: s.iterate(split, until=lambda x: x < 5, **o), lambda v: [y for x in v for y in split_model(x)]),
     ]
 
 
@@ -277,9 +279,7 @@ async def test_results_of_a_slow_function_flow_while_it_works() -> None:
         return value
 
     async with asyncio.timeout(20), sage.Environment("slow") as env:
-        env.from_collection(range(300)).map(lambda x: x).disable_chaining().map(slow).sink(
-            lambda x: order.append("sink"), parallelism=2
-        )
+        env.from_collection(range(300)).map(lambda x: x).disable_chaining().map(slow).sink(lambda x: order.append("sink"), parallelism=2)
         await env.execute()
     assert order.index("sink") < 150
 

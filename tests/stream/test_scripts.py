@@ -18,7 +18,9 @@ def run(folder: Path, text: str, *, timeout: float = 30) -> subprocess.Completed
 
 
 def test_the_exit_waits_for_submitted_jobs(tmp_path: Path) -> None:
-    done = run(tmp_path, """
+    done = run(
+        tmp_path,
+        """
 import atexit
 from sage_actor import LocalEnvironment
 atexit.register(print, "at exit")
@@ -33,14 +35,17 @@ def slow():
 env.from_source(slow()).map(lambda x: f"got {x}").print()
 job = env.submit()
 print("submitted", job.status)
-""")
+""",
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["submitted running", "got 0", "got 1", "got 2", "at exit"]
 
 
 @pytest.mark.parametrize("backend", ["local", "process"])
 def test_a_failure_nobody_waited_for_is_printed_with_status_1(tmp_path: Path, backend: str) -> None:
-    done = run(tmp_path, f"""
+    done = run(
+        tmp_path,
+        f"""
 import atexit
 from sage_actor import LocalEnvironment
 atexit.register(print, "at exit")
@@ -48,7 +53,8 @@ env = LocalEnvironment("fails", backend={backend!r})
 env.from_collection([1, 0]).rebalance().map(lambda x: 1 / x, name="divide").print()
 env.submit()
 print("submitted")
-""")
+""",
+    )
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
     assert "'divide'" in done.stderr
@@ -57,7 +63,9 @@ print("submitted")
 
 
 def test_a_failure_that_was_seen_is_not_printed_again(tmp_path: Path) -> None:
-    done = run(tmp_path, """
+    done = run(
+        tmp_path,
+        """
 import sage_actor as sage
 env = sage.LocalEnvironment("fails")
 env.from_collection([0]).map(lambda x: 1 / x).print()
@@ -66,17 +74,21 @@ try:
     env.wait_for_completion(job)
 except sage.OperatorError as error:
     print("seen", type(error.__cause__).__name__)
-""")
+""",
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "seen ZeroDivisionError\n", "")
 
 
 def test_an_uncaught_failure_of_execute_is_status_1(tmp_path: Path) -> None:
-    done = run(tmp_path, """
+    done = run(
+        tmp_path,
+        """
 from sage_actor import LocalEnvironment
 env = LocalEnvironment("fails")
 env.from_collection([0]).map(lambda x: 1 / x).print()
 env.execute()
-""")
+""",
+    )
     assert done.returncode == 1
     assert "OperatorError" in done.stderr
 
@@ -108,14 +120,19 @@ def interrupted(folder: Path, text: str) -> tuple[int, list[int], str]:
     """Runs a script, sends Ctrl-C once it has printed some records, and reads the rest."""
     script = folder / "script.py"
     script.write_text(text)
-    with subprocess.Popen(
-        [sys.executable, "-u", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as child:
+    errors = folder / "errors.txt"
+    with (
+        errors.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-u", str(script)], stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True
+        ) as child,
+    ):
         assert child.stdout is not None
         first = [child.stdout.readline() for _ in range(5)]
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the whole group
-        rest, errors = child.communicate(timeout=20)
-    return child.returncode, sorted(int(line) for line in "".join([*first, rest]).split()), errors
+        rest = child.stdout.read()
+        child.wait(20)
+    return child.returncode, sorted(int(line) for line in "".join([*first, rest]).split()), errors.read_text()
 
 
 @pytest.mark.parametrize("backend", ["local", "process"])
@@ -142,7 +159,9 @@ def test_ctrl_c_in_execute_cancels_and_raises(tmp_path: Path) -> None:
 
 def test_classes_and_functions_of_a_script_travel_to_workers(tmp_path: Path) -> None:
     """No main guard; classes of the script are records, keys, functions and errors."""
-    done = run(tmp_path, """
+    done = run(
+        tmp_path,
+        """
 from dataclasses import dataclass
 from enum import Enum
 import sage_actor as sage
@@ -188,5 +207,6 @@ assert dict(counts) == {Key(Kind.ODD): 9, Key(Kind.EVEN): 10}, counts
 [letter] = bad
 assert isinstance(letter.error, Refused) and letter.error.reason == "thirteen" and letter.value == Row(Kind.ODD, 13)
 print("ok")
-""")
+""",
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")

@@ -64,7 +64,7 @@ def test_an_empty_environment_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("format", ["png", "", None])
 def test_an_unknown_format_is_refused(format: Any) -> None:
-    with pytest.raises(sage.GraphError, match="text.*svg"):
+    with pytest.raises(sage.GraphError, match=r"text.*svg"):
         build().explain(format=format)
 
 
@@ -161,7 +161,9 @@ def test_numbers_are_true_for_every_fused_operator(data: list[int], batch: int, 
     metrics = job.metrics()
     tries = getattr(policy, "attempts", 1)
     rows = metrics["operators"]
-    assert {name: (rows[name]["records_in"], rows[name]["records_out"], rows[name]["skipped"] + rows[name]["dead_letters"]) for name in rows} == expected
+    assert {
+        name: (rows[name]["records_in"], rows[name]["records_out"], rows[name]["skipped"] + rows[name]["dead_letters"]) for name in rows
+    } == expected
     assert {name: rows[name]["errors"] for name in rows} == {name: bad * tries for name, (_, _, bad) in expected.items()}
     assert metrics["records_in"] == len(data)
     assert metrics["records_out"] == len(values) == len(ends)
