@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from sage_actor.connectors.console import ConsoleSink as ConsoleSink
     from sage_actor.connectors.file_sink import FileSink as FileSink
     from sage_actor.connectors.file_source import FileSource as FileSource
+    from sage_actor.dataflow.context import FunctionContext as FunctionContext
+    from sage_actor.dataflow.functions import AggregateFunction as AggregateFunction
+    from sage_actor.dataflow.functions import BaseFunction as BaseFunction
+    from sage_actor.dataflow.functions import FilterFunction as FilterFunction
+    from sage_actor.dataflow.functions import FlatMapFunction as FlatMapFunction
+    from sage_actor.dataflow.functions import MapFunction as MapFunction
+    from sage_actor.dataflow.functions import Message as Message
+    from sage_actor.dataflow.functions import ProcessFunction as ProcessFunction
+    from sage_actor.dataflow.functions import SinkFunction as SinkFunction
+    from sage_actor.dataflow.policies import DeadLetter as DeadLetter
+    from sage_actor.dataflow.policies import Retry as Retry
+    from sage_actor.dataflow.sink import Sink as Sink
+    from sage_actor.dataflow.source import Source as Source
     from sage_actor.errors import BackendError as BackendError
     from sage_actor.errors import BackendUnavailable as BackendUnavailable
     from sage_actor.errors import ConfigError as ConfigError
@@ -37,27 +50,14 @@ if TYPE_CHECKING:
     from sage_actor.errors import UnknownBackend as UnknownBackend
     from sage_actor.errors import UnstableKey as UnstableKey
     from sage_actor.errors import WorkerLost as WorkerLost
+    from sage_actor.runtime.job import Job as Job
     from sage_actor.server.remote import RemoteEnvironment as RemoteEnvironment
-    from sage_actor.stream.context import FunctionContext as FunctionContext
     from sage_actor.stream.datastream import DataStream as DataStream
     from sage_actor.stream.datastream import DataStreamSink as DataStreamSink
     from sage_actor.stream.environment import Environment as Environment
-    from sage_actor.stream.functions import AggregateFunction as AggregateFunction
-    from sage_actor.stream.functions import BaseFunction as BaseFunction
-    from sage_actor.stream.functions import FilterFunction as FilterFunction
-    from sage_actor.stream.functions import FlatMapFunction as FlatMapFunction
-    from sage_actor.stream.functions import MapFunction as MapFunction
-    from sage_actor.stream.functions import Message as Message
-    from sage_actor.stream.functions import ProcessFunction as ProcessFunction
-    from sage_actor.stream.functions import SinkFunction as SinkFunction
-    from sage_actor.stream.job import Job as Job
     from sage_actor.stream.keyed import KeyedStream as KeyedStream
     from sage_actor.stream.local_environment import LocalEnvironment as LocalEnvironment
-    from sage_actor.stream.policies import DeadLetter as DeadLetter
-    from sage_actor.stream.policies import Retry as Retry
     from sage_actor.stream.results import Collected as Collected
-    from sage_actor.stream.sink import Sink as Sink
-    from sage_actor.stream.source import Source as Source
 
 __version__ = "0.1.0"
 
@@ -90,10 +90,10 @@ _PLACES = {
         "WorkerLost",
     ),
     "server.remote": ("RemoteEnvironment",),
-    "stream.context": ("FunctionContext",),
+    "dataflow.context": ("FunctionContext",),
     "stream.datastream": ("DataStream", "DataStreamSink"),
     "stream.environment": ("Environment",),
-    "stream.functions": (
+    "dataflow.functions": (
         "AggregateFunction",
         "BaseFunction",
         "FilterFunction",
@@ -103,13 +103,13 @@ _PLACES = {
         "ProcessFunction",
         "SinkFunction",
     ),
-    "stream.job": ("Job",),
+    "runtime.job": ("Job",),
     "stream.keyed": ("KeyedStream",),
     "stream.local_environment": ("LocalEnvironment",),
-    "stream.policies": ("DeadLetter", "Retry"),
+    "dataflow.policies": ("DeadLetter", "Retry"),
     "stream.results": ("Collected",),
-    "stream.sink": ("Sink",),
-    "stream.source": ("Source",),
+    "dataflow.sink": ("Sink",),
+    "dataflow.source": ("Source",),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 

@@ -29,6 +29,7 @@ cdef class KeyedFold:
     cdef int store(self, Py_ssize_t at, object accumulator) except -1
     cdef int store_object(self, Py_ssize_t at, object accumulator) except -1
     cdef int add(self, Py_ssize_t at, object value) except -1
+    cdef Py_ssize_t look_ahead(self, list keys, Py_ssize_t start, Py_ssize_t size, uint64_t* hashes) except -1
     cdef int run_count(self, list keys, Py_ssize_t size, list out) except -1
     cdef int run_sum(self, list keys, list values, Py_ssize_t size, list out) except -1
     cdef int run_extreme(self, list keys, list values, Py_ssize_t size, list out) except -1

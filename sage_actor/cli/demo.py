@@ -18,8 +18,8 @@ from sage_actor.cli.tables import print_table
 from sage_actor.config.environment import environment
 from sage_actor.jobs.watch import JobWatch
 from sage_actor.ports import system_clock
+from sage_actor.runtime.job import Job
 from sage_actor.stream.environment import defaults
-from sage_actor.stream.job import Job
 from sage_actor.stream.local_environment import LocalEnvironment
 from sage_actor.telemetry.counters import OperatorSnapshot
 

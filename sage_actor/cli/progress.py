@@ -14,7 +14,7 @@ from rich.text import Text
 from sage_actor.cli.tables import draw_table, print_table
 from sage_actor.jobs.watch import JobWatch
 from sage_actor.ports import system_clock
-from sage_actor.stream.job import Job
+from sage_actor.runtime.job import Job
 from sage_actor.telemetry.counters import JobMetrics, OperatorMetrics
 
 __all__ = ["Progress"]

@@ -10,9 +10,9 @@ from typing import Unpack
 
 from sage_actor.connectors.off_loop import OffLoop
 from sage_actor.connectors.options import ConsoleSinkKeywords, ConsoleSinkOptions
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.sink import Sink
 from sage_actor.errors import ConnectorError
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.sink import Sink
 
 __all__ = ["ConsoleSink"]
 

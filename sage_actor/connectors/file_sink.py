@@ -14,9 +14,9 @@ from sage_actor.connectors.encoding import Encoder, Unfit, make_encoder
 from sage_actor.connectors.open_file import OpenFile
 from sage_actor.connectors.options import FileSinkKeywords, FileSinkOptions, FileSourceOptions
 from sage_actor.connectors.paths import refused
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.sink import Sink
 from sage_actor.errors import ConnectorError
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.sink import Sink
 
 __all__ = ["FileSink"]
 

@@ -15,9 +15,9 @@ from sage_actor.connectors.open_file import Block, BlockPlace
 from sage_actor.connectors.options import FileSourceKeywords, FileSourceOptions
 from sage_actor.connectors.paths import share_of
 from sage_actor.connectors.share_reader import Haul, ShareReader
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.source import NOT_READY, NotReady, Source
 from sage_actor.errors import ConnectorError
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.source import NOT_READY, NotReady, Source
 
 __all__ = ["FileSource"]
 

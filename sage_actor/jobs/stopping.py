@@ -10,7 +10,7 @@ from types import FrameType
 
 from sage_actor.jobs.lifecycle import Request
 from sage_actor.jobs.watch import JobWatch
-from sage_actor.stream.job import Job
+from sage_actor.runtime.job import Job
 
 __all__ = ["StopRequests"]
 

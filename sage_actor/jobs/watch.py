@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sage_actor.stream.job import Job
+from sage_actor.runtime.job import Job
 
 __all__ = ["JobWatch"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
-from sage_actor.errors import GraphError
-from sage_actor.stream.fitting import UNKNOWN, check_fit, output_type
-from sage_actor.stream.functions import (
+from sage_actor.dataflow.fitting import UNKNOWN, check_fit, output_type
+from sage_actor.dataflow.functions import (
     BaseFunction,
     FilterFunction,
     FlatMapFunction,
@@ -16,10 +15,12 @@ from sage_actor.stream.functions import (
     ProcessFunction,
     SinkFunction,
     check_plain,
+    spec_is_async,
 )
-from sage_actor.stream.graph import Edge, Operator, Partition
-from sage_actor.stream.policies import DeadLetter, OnError, parse_policy
-from sage_actor.stream.sink import Sink
+from sage_actor.dataflow.graph import Edge, Operator, Partition
+from sage_actor.dataflow.policies import DeadLetter, OnError, parse_policy
+from sage_actor.dataflow.sink import Sink
+from sage_actor.errors import GraphError
 
 if TYPE_CHECKING:
     from sage_actor.stream.environment import EnvironmentBase
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sage_actor.stream.results import Collected
     from sage_actor.stream.serve import Service, StreamingService
 
-__all__ = ["DataStream", "DataStreamSink", "check_parallelism", "spec_is_async"]
+__all__ = ["DataStream", "DataStreamSink", "check_parallelism"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -637,12 +638,3 @@ def check_whole(value: object, place: str, option: str) -> None:
     """Raise GraphError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise GraphError(f"{place}: {option} must be a whole number of at least 1, not {value!r}")
-
-
-def spec_is_async(spec: FunctionSpec) -> bool:
-    """Whether the function that will be called is a coroutine function."""
-    from sage_actor.stream.functions import is_async_callable, is_plain_callable, method_name
-
-    if is_plain_callable(spec.target) or (callable(spec.target) and not isinstance(spec.target, type | BaseFunction)):
-        return is_async_callable(spec.target)
-    return is_async_callable(getattr(spec.target, method_name(spec.kind, spec.target)))

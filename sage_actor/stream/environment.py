@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
+from sage_actor.dataflow.graph import Edge, Graph, Operator
+from sage_actor.dataflow.late_binding import LateBindings
+from sage_actor.dataflow.settings import JobSettings
+from sage_actor.dataflow.source import Source
 from sage_actor.errors import ConfigError, GraphError, NeverStarted
-from sage_actor.stream.coordinator import Coordinator, new_job_id
+from sage_actor.runtime.coordinator import Coordinator, new_job_id
+from sage_actor.runtime.io import classify_source
+from sage_actor.runtime.job import Job
 from sage_actor.stream.datastream import DataStream, DataStreamSink, check_parallelism
-from sage_actor.stream.graph import Edge, Graph, Operator
-from sage_actor.stream.io import classify_source
-from sage_actor.stream.job import Job
-from sage_actor.stream.late_binding import LateBindings
-from sage_actor.stream.settings import JobSettings
-from sage_actor.stream.source import Source
 
 if TYPE_CHECKING:
     from sage_actor.stream.serve import Service, StreamingService

@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+from sage_actor.dataflow.graph import Edge, Operator
+from sage_actor.dataflow.plan import Chain, Plan, make_plan
 from sage_actor.errors import GraphError
-from sage_actor.stream.graph import Edge, Operator
-from sage_actor.stream.plan import Chain, Plan, make_plan
 
 if TYPE_CHECKING:
     from sage_actor.stream.environment import EnvironmentBase

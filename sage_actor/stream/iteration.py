@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from sage_actor._core.batch import Batch
 from sage_actor._core.batch_queue import BatchQueue
 from sage_actor.errors import MailboxClosed
+from sage_actor.runtime.job import Job
+from sage_actor.runtime.stages import as_list
 from sage_actor.stream.datastream import DataStream
-from sage_actor.stream.job import Job
-from sage_actor.stream.stages import as_list
 
 if TYPE_CHECKING:
     from sage_actor.stream.environment import Environment

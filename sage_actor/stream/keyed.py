@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar
 
+from sage_actor.dataflow.functions import AggregateFunction, check_plain
+from sage_actor.dataflow.graph import Edge
+from sage_actor.dataflow.policies import OnError
 from sage_actor.errors import GraphError
 from sage_actor.stream.datastream import DataStream
-from sage_actor.stream.functions import AggregateFunction, check_plain
-from sage_actor.stream.graph import Edge
-from sage_actor.stream.policies import OnError
 
 __all__ = ["Emit", "KeyedStream"]
 

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sage_actor.errors import GraphError
+from sage_actor.runtime.job import Job
 from sage_actor.stream.environment import EnvironmentBase, Pipeline, find_job, settled
-from sage_actor.stream.job import Job
 
 __all__ = ["LocalEnvironment"]
 

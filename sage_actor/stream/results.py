@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, overload
 from sage_actor.errors import NotFinished
 
 if TYPE_CHECKING:
+    from sage_actor.dataflow.graph import Operator
     from sage_actor.stream.environment import EnvironmentBase
-    from sage_actor.stream.graph import Operator
 
 __all__ = ["Collected"]
 

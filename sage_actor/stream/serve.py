@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sage_actor._core.batch import Batch
 from sage_actor._core.batch_queue import BatchQueue
+from sage_actor.dataflow.graph import Edge, Operator, Partition
+from sage_actor.dataflow.source import NOT_READY, Source
 from sage_actor.errors import GraphError, MailboxClosed, RequestError
-from sage_actor.stream.graph import Edge, Operator, Partition
-from sage_actor.stream.job import Job
-from sage_actor.stream.source import NOT_READY, Source
+from sage_actor.runtime.job import Job
 
 if TYPE_CHECKING:
     from sage_actor.stream.datastream import DataStream

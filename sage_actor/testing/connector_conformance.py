@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.sink import Sink
+from sage_actor.dataflow.source import NotReady, Source
 from sage_actor.errors import SageError
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.sink import Sink
-from sage_actor.stream.source import NotReady, Source
 
 __all__ = ["SINK_RULES", "SOURCE_RULES", "SinkCase", "SourceCase", "rule_name"]
 

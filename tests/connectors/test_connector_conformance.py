@@ -14,9 +14,9 @@ import pytest
 import zstandard
 
 from sage_actor.connectors import ConsoleSink, FileSink, FileSource
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.source import Source
 from sage_actor.errors import ConnectorError
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.source import Source
 from sage_actor.testing.connector_conformance import SINK_RULES, SOURCE_RULES, SinkCase, SourceCase, rule_name
 
 Records = list[object]

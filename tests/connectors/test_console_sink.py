@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sage_actor.connectors import ConsoleSink
+from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import ConfigError, ConnectorError
-from sage_actor.stream.context import FunctionContext
 
 CONTEXT = FunctionContext(job="job", operator_name="console")
 
@@ -66,7 +66,7 @@ def test_a_reader_that_goes_away_gives_one_clear_error() -> None:
 import asyncio, sys
 from sage_actor.connectors import ConsoleSink
 from sage_actor.errors import ConnectorError
-from sage_actor.stream.context import FunctionContext
+from sage_actor.dataflow.context import FunctionContext
 
 async def main():
     sink = ConsoleSink()

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from sage_actor import ports
 from sage_actor.connectors import FileSink, FileSource
+from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import ConfigError, ConnectorError
-from sage_actor.stream.context import FunctionContext
 
 
 def context(index: int = 0, count: int = 1) -> FunctionContext:
@@ -222,7 +222,7 @@ async def test_what_is_written_shows_without_flush(tmp_path: Path) -> None:
     await sink.open(context())
     await sink.write(["a"])
     async with asyncio.timeout(20):
-        while path.read_text() != "a\n":
+        while path.read_text() != "a\n":  # noqa: ASYNC110 - another thread changes it
             await asyncio.sleep(0)
     await sink.close()
 

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from sage_actor import ports
 from sage_actor.connectors import FileSource
+from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import ConfigError, ConnectorError
-from sage_actor.stream.context import FunctionContext
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "none": lambda data: data,
@@ -358,7 +358,7 @@ async def test_reading_leaves_the_loop_free_and_a_cancelled_read_returns_its_blo
     source = await opened(path=path)
     monkeypatch.setattr(ports, "offload", slow)
     reading = asyncio.ensure_future(source.read(1))
-    while not entered.is_set():
+    while not entered.is_set():  # noqa: ASYNC110 - another thread changes it
         await asyncio.sleep(0)
     reading.cancel()
     await asyncio.wait((reading,))

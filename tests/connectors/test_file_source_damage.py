@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 from sage_actor.connectors import FileSource
+from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import ConnectorError
-from sage_actor.stream.context import FunctionContext
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "none": lambda data: data,

@@ -88,8 +88,8 @@ async def test_bad_records_go_by_policy_and_the_rest_flows(kind: str, policy: An
             step.chaining = False
         letters = None
         if "dead_letter" in (policy, getattr(policy, "then", "")):
+            from sage_actor.dataflow.graph import Edge
             from sage_actor.stream.datastream import DataStream
-            from sage_actor.stream.graph import Edge
 
             letters = DataStream(env, [Edge(step.id)]).dead_letters().collect()
         out = out_stream.collect()

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import ConfigError
-from sage_actor.stream.context import FunctionContext
 from sage_actor.telemetry.logs import configure, get_logger
 
 

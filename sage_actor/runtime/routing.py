@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch, Marker
 from sage_actor._core.stable_hash import split_by_key, stable_hash
+from sage_actor.dataflow.graph import Partition
 from sage_actor.errors import OperatorError, UnstableKey
-from sage_actor.stream.channels import Channel
-from sage_actor.stream.graph import Partition
-from sage_actor.stream.stages import as_list, compute_keys, short
+from sage_actor.runtime.channels import Channel
+from sage_actor.runtime.stages import as_list, compute_keys, short
 
 if TYPE_CHECKING:
-    from sage_actor.stream.setting import TaskSetting
+    from sage_actor.runtime.setting import TaskSetting
 
 __all__ = ["Router", "batch_copy", "copy_records"]
 

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any, cast
 
 from sage_actor._core.batch_queue import BatchQueue
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.source import NOT_READY, NotReady, Source
 from sage_actor.errors import GraphError
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.source import NOT_READY, NotReady, Source
 
 __all__ = ["AsyncIterableSource", "IterableSource", "SequenceSource", "classify_source", "make_source"]
 

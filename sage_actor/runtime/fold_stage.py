@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
 from sage_actor._core.keyed import KeyedFold
+from sage_actor.dataflow.graph import Operator
+from sage_actor.dataflow.policies import Retry
 from sage_actor.errors import OperatorError
-from sage_actor.stream.graph import Operator
-from sage_actor.stream.policies import Retry
-from sage_actor.stream.stages import Emit, Stage, Turns, as_list, compute_keys
+from sage_actor.runtime.stages import Emit, Stage, Turns, as_list, compute_keys
 
 if TYPE_CHECKING:
-    from sage_actor.stream.setting import TaskSetting
+    from sage_actor.runtime.setting import TaskSetting
 
 __all__ = ["FoldStage"]
 

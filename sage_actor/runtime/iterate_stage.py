@@ -8,12 +8,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
+from sage_actor.dataflow.graph import Operator
 from sage_actor.errors import OperatorError
-from sage_actor.stream.graph import Operator
-from sage_actor.stream.stages import Emit, Stage, Turns, as_list
+from sage_actor.runtime.stages import Emit, Stage, Turns, as_list
 
 if TYPE_CHECKING:
-    from sage_actor.stream.setting import TaskSetting
+    from sage_actor.runtime.setting import TaskSetting
 
 __all__ = ["IterateStage"]
 

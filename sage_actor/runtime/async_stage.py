@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
+from sage_actor.dataflow.graph import Operator
+from sage_actor.dataflow.policies import Retry
 from sage_actor.errors import OperatorError
-from sage_actor.stream.graph import Operator
-from sage_actor.stream.policies import Retry
-from sage_actor.stream.stages import Emit, Stage, as_list, cancelled_from_outside
+from sage_actor.runtime.stages import Emit, Stage, as_list, cancelled_from_outside
 
 if TYPE_CHECKING:
-    from sage_actor.stream.setting import TaskSetting
+    from sage_actor.runtime.setting import TaskSetting
 
 __all__ = ["AsyncStage"]
 

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
+from sage_actor.dataflow.functions import Replica
+from sage_actor.dataflow.graph import Operator
 from sage_actor.errors import MailboxClosed, OperatorError
-from sage_actor.stream.functions import Replica
-from sage_actor.stream.graph import Operator
-from sage_actor.stream.stages import Emit, Stage, cancelled_from_outside, short
+from sage_actor.runtime.stages import Emit, Stage, cancelled_from_outside, short
 from sage_actor.telemetry.counters import OperatorCounters
 
 if TYPE_CHECKING:
-    from sage_actor.stream.setting import TaskSetting
+    from sage_actor.runtime.setting import TaskSetting
 
 __all__ = ["PartsStage"]
 

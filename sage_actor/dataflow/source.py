@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
-from sage_actor.stream.context import FunctionContext
+from sage_actor.dataflow.context import FunctionContext
 
 __all__ = ["NOT_READY", "NotReady", "Source"]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sage_actor.dataflow.functions import FunctionSpec
+from sage_actor.dataflow.policies import OnError
 from sage_actor.errors import GraphError
-from sage_actor.stream.functions import FunctionSpec
-from sage_actor.stream.policies import OnError
 
 __all__ = ["Edge", "Graph", "Operator", "Partition", "Port"]
 

@@ -13,7 +13,7 @@ from sage_actor.ports import system_clock
 from sage_actor.telemetry.counters import JobMetrics
 
 if TYPE_CHECKING:
-    from sage_actor.stream.coordinator import Coordinator
+    from sage_actor.runtime.coordinator import Coordinator
 
 __all__ = ["Job", "JobStatus", "live_jobs"]
 

@@ -6,7 +6,7 @@ import warnings
 from types import CodeType, FunctionType
 from typing import Any
 
-from sage_actor.stream.functions import FunctionSpec
+from sage_actor.dataflow.functions import FunctionSpec
 
 __all__ = ["LateBindingWarning", "LateBindings"]
 

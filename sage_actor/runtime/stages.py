@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from sage_actor._core.batch import Batch
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.functions import Replica
+from sage_actor.dataflow.graph import Operator
+from sage_actor.dataflow.policies import DeadLetter, OnError, Retry
 from sage_actor.errors import GraphError, OperatorError
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.functions import Replica
-from sage_actor.stream.graph import Operator
-from sage_actor.stream.policies import DeadLetter, OnError, Retry
 from sage_actor.telemetry.counters import OperatorCounters
 
 if TYPE_CHECKING:
-    from sage_actor.stream.setting import TaskSetting
+    from sage_actor.runtime.setting import TaskSetting
 
 EVENTS = logging.getLogger("sage_actor.records")
 EVENTS.addHandler(logging.NullHandler())

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import GraphError
-from sage_actor.stream.context import FunctionContext
 
 __all__ = [
     "AggregateFunction",
@@ -32,6 +32,7 @@ __all__ = [
     "is_async_callable",
     "is_plain_callable",
     "method_name",
+    "spec_is_async",
 ]
 
 T = TypeVar("T")
@@ -325,3 +326,10 @@ def required_positionals(call: Callable[..., Any]) -> int:
     except (TypeError, ValueError):
         return 1
     return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def spec_is_async(spec: FunctionSpec) -> bool:
+    """Whether the function that will be called is a coroutine function."""
+    if is_plain_callable(spec.target) or (callable(spec.target) and not isinstance(spec.target, type | BaseFunction)):
+        return is_async_callable(spec.target)
+    return is_async_callable(getattr(spec.target, method_name(spec.kind, spec.target)))

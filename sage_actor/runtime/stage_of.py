@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sage_actor.stream.async_stage import AsyncStage
-from sage_actor.stream.batch_stage import BatchStage
-from sage_actor.stream.datastream import spec_is_async
-from sage_actor.stream.fold_stage import FoldStage
-from sage_actor.stream.graph import Operator
-from sage_actor.stream.iterate_stage import IterateStage
-from sage_actor.stream.parts_stage import PartsStage
-from sage_actor.stream.row_stage import RowStage
-from sage_actor.stream.sink_stage import CollectStage, DeliverStage, EachStage, SinkStage
-from sage_actor.stream.stages import Stage
+from sage_actor.dataflow.functions import spec_is_async
+from sage_actor.dataflow.graph import Operator
+from sage_actor.runtime.async_stage import AsyncStage
+from sage_actor.runtime.batch_stage import BatchStage
+from sage_actor.runtime.fold_stage import FoldStage
+from sage_actor.runtime.iterate_stage import IterateStage
+from sage_actor.runtime.parts_stage import PartsStage
+from sage_actor.runtime.row_stage import RowStage
+from sage_actor.runtime.sink_stage import CollectStage, DeliverStage, EachStage, SinkStage
+from sage_actor.runtime.stages import Stage
 
 if TYPE_CHECKING:
-    from sage_actor.stream.setting import TaskSetting
+    from sage_actor.runtime.setting import TaskSetting
 
 __all__ = ["build_stages"]
 

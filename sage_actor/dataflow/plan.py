@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sage_actor.dataflow.graph import Edge, Graph, Operator, Partition, Port
+from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import GraphError
-from sage_actor.stream.graph import Edge, Graph, Operator, Partition, Port
-from sage_actor.stream.settings import JobSettings
 
 __all__ = ["Chain", "ChannelSpec", "OutputSpec", "Plan", "TaskSpec", "make_plan"]
 

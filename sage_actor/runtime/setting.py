@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from sage_actor._core.batch import Batch
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.graph import Port
+from sage_actor.dataflow.settings import JobSettings
 from sage_actor.ports import Clock
-from sage_actor.stream.context import FunctionContext
-from sage_actor.stream.graph import Port
-from sage_actor.stream.settings import JobSettings
 
 __all__ = ["TaskSetting"]
 

@@ -14,21 +14,21 @@ from sage_actor._core.frame import CONTROL, decode
 from sage_actor._core.stable_hash import stable_hash
 from sage_actor.actor.backend import PATIENCE, Backend, Endpoint, WorkerGroup
 from sage_actor.actor.open_backend import open_backend
+from sage_actor.dataflow.graph import Graph
+from sage_actor.dataflow.plan import Plan, make_plan
+from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import BackendError, FrameError, SageError, WorkerLost
-from sage_actor.stream.graph import Graph
-from sage_actor.stream.job import Job
-from sage_actor.stream.plan import Plan, make_plan
-from sage_actor.stream.portable import unpack_error
-from sage_actor.stream.settings import JobSettings
-from sage_actor.stream.shipping import pack_tasks
-from sage_actor.stream.worker import JobIdentity, TaskHost, control_frame, explain_frame, read_control
+from sage_actor.runtime.job import Job
+from sage_actor.runtime.portable import unpack_error
+from sage_actor.runtime.shipping import pack_tasks
+from sage_actor.runtime.worker import JobIdentity, TaskHost, control_frame, explain_frame, read_control
 
 __all__ = ["Coordinator", "new_job_id"]
 
 LOGGER = logging.getLogger("sage_actor")
 EVENTS = logging.getLogger("sage_actor.jobs")
 EVENTS.addHandler(logging.NullHandler())  # errors are raised and shown by status; without a configured log they need no echo
-ENTRY = "sage_actor.stream.worker:main"
+ENTRY = "sage_actor.runtime.worker:main"
 DEPLOY_TIMEOUT = 60.0
 IMPATIENCE = 0.5
 """Seconds a worker of a cancelled or failed job has to end: long enough for close(), short for a function that blocks."""

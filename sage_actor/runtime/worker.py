@@ -13,12 +13,12 @@ from typing import Any
 from sage_actor._core.batch_queue import Gate
 from sage_actor._core.frame import CONTROL, CREDIT, DATA, FrameHeader, decode, encode
 from sage_actor.actor.backend import Endpoint
+from sage_actor.dataflow.plan import ChannelSpec, TaskSpec
+from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import BackendError, FrameError, OperatorError, SageError
-from sage_actor.stream.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
-from sage_actor.stream.plan import ChannelSpec, TaskSpec
-from sage_actor.stream.portable import dump, pack_error
-from sage_actor.stream.settings import JobSettings
-from sage_actor.stream.task import Task
+from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
+from sage_actor.runtime.portable import dump, pack_error
+from sage_actor.runtime.task import Task
 
 __all__ = ["JobIdentity", "TaskHost", "control_frame", "explain_frame", "main", "read_control"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
+from sage_actor.dataflow.policies import DeadLetter
 from sage_actor.errors import OperatorError, SageError
-from sage_actor.stream.policies import DeadLetter
 
 __all__ = ["RemoteError", "dump", "pack_error", "portable_error", "portable_letters", "unpack_error"]
 

@@ -7,8 +7,8 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Union, get_args, get_origin
 
+from sage_actor.dataflow.functions import FunctionSpec, method_name
 from sage_actor.errors import GraphError
-from sage_actor.stream.functions import FunctionSpec, method_name
 
 __all__ = ["UNKNOWN", "check_fit", "input_type", "output_type"]
 

@@ -9,21 +9,21 @@ from typing import Any
 
 from sage_actor._core.batch import END, Batch, Marker
 from sage_actor._core.batch_queue import Gate
+from sage_actor.dataflow.graph import Port
+from sage_actor.dataflow.plan import TaskSpec
+from sage_actor.dataflow.settings import JobSettings
+from sage_actor.dataflow.source import NotReady, Source
 from sage_actor.errors import OperatorError
 from sage_actor.ports import Clock, system_clock, system_random
-from sage_actor.stream.async_stage import AsyncStage
-from sage_actor.stream.channels import Channel, RemoteChannel
-from sage_actor.stream.graph import Port
-from sage_actor.stream.io import AsyncIterableSource, IterableSource, SequenceSource, make_source
-from sage_actor.stream.plan import TaskSpec
-from sage_actor.stream.portable import portable_letters
-from sage_actor.stream.routing import Router, batch_copy
-from sage_actor.stream.row_stage import RowStage
-from sage_actor.stream.setting import TaskSetting
-from sage_actor.stream.settings import JobSettings
-from sage_actor.stream.source import NotReady, Source
-from sage_actor.stream.stage_of import build_stages
-from sage_actor.stream.stages import Emit, Turns, cancelled_from_outside
+from sage_actor.runtime.async_stage import AsyncStage
+from sage_actor.runtime.channels import Channel, RemoteChannel
+from sage_actor.runtime.io import AsyncIterableSource, IterableSource, SequenceSource, make_source
+from sage_actor.runtime.portable import portable_letters
+from sage_actor.runtime.routing import Router, batch_copy
+from sage_actor.runtime.row_stage import RowStage
+from sage_actor.runtime.setting import TaskSetting
+from sage_actor.runtime.stage_of import build_stages
+from sage_actor.runtime.stages import Emit, Turns, cancelled_from_outside
 from sage_actor.telemetry.counters import OperatorCounters, TaskCounters
 
 __all__ = ["Task"]

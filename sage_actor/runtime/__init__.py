@@ -1,0 +1,1 @@
+"""What runs a plan: stages, tasks, routing, channels, workers, the coordinator."""
