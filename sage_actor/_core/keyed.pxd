@@ -24,7 +24,6 @@ cdef class KeyedFold:
     cdef int grow_slots(self) except -1
     cdef Py_ssize_t find(self, object key, uint64_t hashed) except -2
     cdef Py_ssize_t insert(self, object key, uint64_t hashed, object accumulator) except -1
-    cdef object number_of(self, Py_ssize_t at)
     cdef object accumulator_of(self, Py_ssize_t at)
     cdef int store(self, Py_ssize_t at, object accumulator) except -1
     cdef int store_object(self, Py_ssize_t at, object accumulator) except -1

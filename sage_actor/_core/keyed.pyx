@@ -47,17 +47,13 @@ cdef extern from *:
         return size == PyUnicode_GET_LENGTH(b) && PyUnicode_KIND(a) == PyUnicode_KIND(b)
             && memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), (size_t)size * PyUnicode_KIND(a)) == 0;
     }
-    static inline PyObject *sage_pair(PyObject *key, PyObject *value) {  /* steals value */
-        PyObject *pair = PyTuple_New(2);
-        if (pair == NULL) { Py_DECREF(value); return NULL; }
+    static inline PyObject *sage_count_pair(PyObject *key, long long count) {
+        PyObject *number = PyLong_FromLongLong(count), *pair = number == NULL ? NULL : PyTuple_New(2);
+        if (pair == NULL) { Py_XDECREF(number); return NULL; }
         Py_INCREF(key);
         PyTuple_SET_ITEM(pair, 0, key);
-        PyTuple_SET_ITEM(pair, 1, value);
+        PyTuple_SET_ITEM(pair, 1, number);
         return pair;
-    }
-    static inline PyObject *sage_count_pair(PyObject *key, long long count) {
-        PyObject *number = PyLong_FromLongLong(count);
-        return number == NULL ? NULL : sage_pair(key, number);
     }
     """
     void prefetch "sage_prefetch"(void* at)
@@ -242,13 +238,12 @@ cdef class KeyedFold:
 
     # accumulators
 
-    cdef object number_of(self, Py_ssize_t at):
+    cdef object accumulator_of(self, Py_ssize_t at):
+        if self.forms[at] == OBJECT:
+            return self.accumulators[at]
         if self.forms[at] == INTEGER:
             return self.slots[at].number
         return as_double(self.slots[at].number)
-
-    cdef object accumulator_of(self, Py_ssize_t at):
-        return self.accumulators[at] if self.forms[at] == OBJECT else self.number_of(at)
 
     cdef int store_object(self, Py_ssize_t at, object accumulator) except -1:
         # counts and sums keep no list of objects until the first of them leaves C

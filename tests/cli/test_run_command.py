@@ -172,7 +172,7 @@ def test_a_script_without_jobs_is_interrupted_as_usual(tmp_path: Path) -> None:
 
 
 def test_on_a_terminal_a_table_is_drawn(tmp_path: Path) -> None:
-    source = ENDLESS.replace("itertools.count()", "range(3_000_000)").replace("bounded=False", "bounded=True")
+    source = ENDLESS.replace("itertools.count()", "range(20_000_000)").replace("bounded=False", "bounded=True")
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"}
     with subprocess.Popen(command(tmp_path, source), stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
@@ -194,4 +194,4 @@ def test_on_a_terminal_a_table_is_drawn(tmp_path: Path) -> None:
     assert "held back" in text
     assert "endless: running" in text
     assert "endless: finished after" in text
-    assert out.splitlines() == [str(n) for n in range(0, 3_000_000, 50_000)], "not a word of ours in the script's output"
+    assert out.splitlines() == [str(n) for n in range(0, 20_000_000, 50_000)], "not a word of ours in the script's output"
