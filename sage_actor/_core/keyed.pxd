@@ -20,6 +20,7 @@ cdef class KeyedFold:
     cdef Py_ssize_t count, room
     cdef uint64_t mask
     cdef int reset(self) except -1
+    cdef int enter(self) except -1
     cdef int grow_table(self) except -1
     cdef int grow_slots(self) except -1
     cdef Py_ssize_t find(self, object key, uint64_t hashed) except -2

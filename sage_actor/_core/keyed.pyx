@@ -61,7 +61,6 @@ cdef extern from *:
     bint add_overflows "sage_add"(long long a, long long b, long long* sum)
     bint same_text "sage_same_text"(object a, object b)
     object count_pair "sage_count_pair"(object key, long long count)
-    Py_ssize_t PyList_GET_SIZE(list value)
     int PyList_Append(list target, object item) except -1
 
 cdef int COUNT = 0
@@ -104,9 +103,9 @@ cdef inline int compare_fast(object value, object current, int kind) noexcept:
 
 
 cdef list as_list(object column):
-    """Indexable without Python calls; arrays become plain Python numbers, so that integers cannot wrap around."""
+    """A copy: loops look ahead, and functions may change what they are called with. Arrays become plain numbers, which cannot wrap."""
     if type(column) is list:
-        return <list> column
+        return (<list> column)[:]
     if hasattr(column, "tolist"):
         return column.tolist()
     return list(column)
@@ -139,8 +138,6 @@ cdef class KeyedFold:
         PyMem_Free(self.slots)
         PyMem_Free(self.forms)
         PyMem_Free(self.table)
-
-    # the table
 
     cdef int reset(self) except -1:
         PyMem_Free(self.slots)
@@ -235,8 +232,6 @@ cdef class KeyedFold:
         self.table[at] = (hashed >> 32 << 32) | <uint64_t> (index + 1)
         self.count = index + 1
         return index
-
-    # accumulators
 
     cdef object accumulator_of(self, Py_ssize_t at):
         if self.forms[at] == OBJECT:
@@ -386,8 +381,6 @@ cdef class KeyedFold:
         cdef int better
         for index in range(self.index, size):
             self.index = index
-            if index >= PyList_GET_SIZE(keys) or index >= PyList_GET_SIZE(values):
-                break
             key = keys[index]
             value = values[index]
             hashed = hash_key(key)
@@ -414,8 +407,6 @@ cdef class KeyedFold:
         cdef bint pairs = self.kind == FOLD
         for index in range(self.index, size):
             self.index = index
-            if index >= PyList_GET_SIZE(keys) or index >= PyList_GET_SIZE(values):
-                break
             key = keys[index]
             value = values[index]
             hashed = hash_key(key)
@@ -437,23 +428,23 @@ cdef class KeyedFold:
     def run(self, keys, values, Py_ssize_t start, list out) -> None:
         cdef list key_column = as_list(keys)
         cdef list value_column
-        cdef Py_ssize_t size = PyList_GET_SIZE(key_column)
-        self._enter()
+        cdef Py_ssize_t size = len(key_column)
+        self.enter()
         try:
             if self.kind != COUNT:
                 if values is None:
                     raise SageError("only a keyed count can do without values")
                 value_column = as_list(values)
-                if PyList_GET_SIZE(value_column) != size:
-                    raise SageError(f"{size} keys came with {PyList_GET_SIZE(value_column)} values")
+                if len(value_column) != size:
+                    raise SageError(f"{size} keys came with {len(value_column)} values")
             if start < 0:
                 raise SageError(f"a run starts at record 0 or later, not at {start}")
             self.index = start
             if start < size:
                 if self.kind == COUNT:
-                    self.run_count(key_column[:], size, out)  # copies: these two look ahead, and nobody may change what they saw
+                    self.run_count(key_column, size, out)
                 elif self.kind == SUM:
-                    self.run_sum(key_column[:], value_column[:], size, out)
+                    self.run_sum(key_column, value_column, size, out)
                 elif self.kind <= MAX:
                     self.run_extreme(key_column, value_column, size, out)
                 else:
@@ -461,16 +452,13 @@ cdef class KeyedFold:
         finally:
             self.busy = False
 
-    def _enter(self):
-        # the loops keep pointers into the table across calls of user functions
-        if self.busy:
+    cdef int enter(self) except -1:
+        if self.busy:  # the loops keep slot numbers across calls of user functions
             raise SageError("a keyed fold cannot be changed from inside its own function")
         self.busy = True
-
-    # state in and out
+        return 0
 
     def results(self) -> list:
-        cdef Py_ssize_t at
         if self.kind == REDUCE:
             return list(self.accumulators)
         return self.items()
@@ -483,7 +471,7 @@ cdef class KeyedFold:
         cdef Py_ssize_t at
         cdef uint64_t hashed
         entries = list(items)
-        self._enter()
+        self.enter()
         try:
             for key, accumulator in entries:
                 hashed = hash_key(key)
@@ -498,7 +486,7 @@ cdef class KeyedFold:
         return self.count
 
     def clear(self) -> None:
-        self._enter()
+        self.enter()
         try:
             keys, accumulators = self.keys, self.accumulators  # destroyed last: that can run any code
             self.keys = []
