@@ -3,16 +3,17 @@
 Why source and not a C loop: since 3.11 CPython runs a Python-to-Python call inside one interpreter loop, so a loop
 written in Python over the user's functions is as fast as one written by hand; calling them from C is not.
 
-The loop is a generator over a list iterator. It yields 0.0 when its output should be looked at (full, or a slice of an
-inner iterable is done) and a positive number of seconds when a record waits for its next try. Functions are arguments,
-so equal shapes share one code object, and the source stands in ``linecache``: debuggers and tracebacks show it.
+The loop is a generator over a list iterator; each `send` gives it the list to put results into. It yields 0.0 when its
+output should be looked at (full, or a slice of an inner iterable is done) and a positive number of seconds when a record
+waits for its next try. Functions are arguments, so equal shapes share one code object, and the source stands in
+``linecache``: debuggers and tracebacks show it.
 """
 
 from __future__ import annotations
 
 import linecache
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -45,10 +46,18 @@ class Loop:
     handlers and contexts; the number of records that left step i is added to ``counts[i]`` where it is counted.
     """
 
-    function: Callable[..., Iterator[float]]
+    function: Callable[..., Generator[float, list[Any] | None, None]]
     filename: str
     source: str
     step_of_line: Sequence[int]
+
+
+def yielding(value: str) -> str:
+    """Yield, and take the list to go on with: the caller keeps a full one and sends a fresh one, so nothing is copied."""
+    return f"out = yield {value}; append = out.append; extend = out.extend"
+
+
+LOOK = yielding("0.0")
 
 
 class Writer:
@@ -108,7 +117,7 @@ def compile_loop(shapes: tuple[StepShape, ...]) -> Loop:
         w.add(line)
     w.depth = 2
     w.step = -1
-    w.add("if room < 0: yield 0.0")
+    w.add(f"if room < 0: {LOOK}")
     w.depth = 1
     w.add("finally:")
     w.depth = 2
@@ -170,7 +179,7 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
         w.add("extend(r)")
         if shape.counted:
             w.add(f"n{i} += len(r)")
-        w.add("if len(out) >= room: yield 0.0")
+        w.add(f"if len(out) >= room: {LOOK}")
         w.depth -= 1
         w.add("else:")
         w.depth += 1
@@ -179,7 +188,7 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
         w.add("extend(r)")
         if shape.counted:
             w.add(f"n{i} += len(r)")
-        w.add("yield 0.0")
+        w.add(LOOK)
         w.depth -= 2
         return True
     # What is drained in slices may be endless and all filtered out further down: it must yield though nothing comes out.
@@ -188,7 +197,7 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
     w.depth += 1
     if shape.counted:
         w.add(f"n{i} += len(r{i})")
-    trailers.append((w.depth, f"if z{i} or len(out) >= room: yield 0.0"))
+    trailers.append((w.depth, f"if z{i} or len(out) >= room: {LOOK}"))
     w.add(f"for v in r{i}:")
     w.depth += 1
     return False
@@ -215,7 +224,7 @@ def write_call(w: Writer, i: int, shape: StepShape, target: str, call: str) -> N
     w.add(f"        t{i} += 1")
     w.add(f"        p{i} = h{i}(e, v, t{i}, it)")
     w.add(f"    if p{i} is None: break")
-    w.add(f"    yield p{i}")
+    w.add(f"    {yielding(f'p{i}')}")
     w.add(f"if t{i} and p{i} is None: continue")
 
 

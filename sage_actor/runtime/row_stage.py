@@ -90,13 +90,19 @@ class RowStage(Stage):
         emitted = 0
         loop = self.loop.function(it, out, most, self.counts, slices, self.functions, self.handlers, self.contexts)
         begun = flushed = time.perf_counter()
+        sent: list[Any] | None = None
         try:
-            for pause in loop:
+            while True:
+                try:
+                    pause = loop.send(sent)
+                except StopIteration:
+                    break
                 if faults.tags is None and out and (pause or len(out) >= most or time.perf_counter() - flushed > 0.001):
                     emitted += len(out)
-                    await emit(Batch(out[:]))
-                    out.clear()
+                    await emit(Batch(out))
+                    out = []
                     flushed = time.perf_counter()
+                sent = out
                 if pause:
                     await self.pause(pause)
                 else:
