@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sage_actor.runtime.job import Job as Job
     from sage_actor.server.remote import RemoteEnvironment as RemoteEnvironment
     from sage_actor.stream.datastream import DataStream as DataStream
-    from sage_actor.stream.datastream import DataStreamSink as DataStreamSink
+    from sage_actor.stream.described import DataStreamSink as DataStreamSink
     from sage_actor.stream.environment import Environment as Environment
     from sage_actor.stream.keyed import KeyedStream as KeyedStream
     from sage_actor.stream.local_environment import LocalEnvironment as LocalEnvironment
@@ -91,7 +91,8 @@ _PLACES = {
     ),
     "server.remote": ("RemoteEnvironment",),
     "dataflow.context": ("FunctionContext",),
-    "stream.datastream": ("DataStream", "DataStreamSink"),
+    "stream.datastream": ("DataStream",),
+    "stream.described": ("DataStreamSink",),
     "stream.environment": ("Environment",),
     "dataflow.functions": (
         "AggregateFunction",

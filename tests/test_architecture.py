@@ -21,7 +21,6 @@ SOFT_LIMIT, HARD_LIMIT = 500, 800
 
 # Product files between the two limits, each with its reason.
 LONG_FILES = {
-    "sage_actor/stream/datastream.py": "the fluent face is one class; the formatter gives its overloads a line per argument",
     "sage_actor/_core/batch_queue.pyx": "the mailbox and the gate share C-level innards; across two extensions each call would cost more",
     "sage_actor/_core/lru_cache.pyx": "one data structure: index, ring, expiry and single flight move under one lock",
 }

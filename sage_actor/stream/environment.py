@@ -17,7 +17,8 @@ from sage_actor.errors import ConfigError, GraphError, NeverStarted
 from sage_actor.runtime.coordinator import Coordinator, new_job_id
 from sage_actor.runtime.io import classify_source
 from sage_actor.runtime.job import Job
-from sage_actor.stream.datastream import DataStream, DataStreamSink, check_parallelism
+from sage_actor.stream.datastream import DataStream
+from sage_actor.stream.described import DataStreamSink, check_parallelism
 
 if TYPE_CHECKING:
     from sage_actor.stream.serve import Service, StreamingService
