@@ -1,10 +1,40 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 
-cdef struct Slot:
-    uint64_t hashed
-    void* key        # borrowed from `keys`
-    int64_t number   # the count, the integer sum, or the bits of the float sum
+cdef extern from "key_table.h":
+    unsigned int KEY_ODD
+    long long KEY_MOST
+
+    ctypedef struct KeyDigest:
+        uint32_t meta
+
+    ctypedef struct KeyEntry:
+        uint16_t form
+        int64_t number  # the count, the integer sum, or the bits of the float sum
+        void* key
+
+    ctypedef struct KeyTable:
+        KeyEntry* entries
+        Py_ssize_t count
+
+    ctypedef struct KeysAhead:
+        Py_ssize_t* at
+        KeyDigest* digests
+        Py_ssize_t first, size
+        bint results
+
+    void key_table_seed(uint64_t a, uint64_t b)
+    int key_table_init(KeyTable* table) except -1
+    void key_table_free(KeyTable* table)
+    int key_table_reserve(KeyTable* table) except -1
+    Py_ssize_t key_table_add(KeyTable* table, object key, const KeyDigest* digest, bint owned)
+    Py_ssize_t key_table_find(const KeyTable* table, KeyDigest* digest, object key) except -2
+    void key_table_look_ahead(const KeyTable* table, list keys, Py_ssize_t first, KeysAhead* ahead)
+    void key_digest_text(object text, KeyDigest* digest)
+    void key_digest_hash(uint64_t hashed, KeyDigest* digest)
+    bint key_compares_as_text(object key)
+    object key_pair(object key, object value)
+    object key_integer_pair(object key, int64_t number)
 
 
 cdef class KeyedFold:
@@ -12,24 +42,22 @@ cdef class KeyedFold:
     cdef int kind
     cdef object fn, initial
     cdef bint busy
-    cdef list keys          # in order of first appearance; owns them and shows them to the cycle collector
-    cdef list accumulators  # same order; None where the number in the slot is the accumulator
-    cdef Slot* slots
-    cdef unsigned char* forms
-    cdef uint64_t* table    # upper 32 bits of the hash, then slot number + 1; 0 is free
-    cdef Py_ssize_t count, room
-    cdef uint64_t mask
-    cdef int reset(self) except -1
+    cdef KeyTable table
+    cdef KeyDigest missing
+    cdef object plain_type  # the class last found to have no __stable_key__
+    cdef list held          # the keys that the table borrows because they can be part of a cycle
+    cdef list accumulators  # by number of the entry; None, or nothing yet, where the entry's number is the accumulator
     cdef int enter(self) except -1
-    cdef int grow_table(self) except -1
-    cdef int grow_slots(self) except -1
-    cdef Py_ssize_t find(self, object key, uint64_t hashed) except -2
-    cdef Py_ssize_t insert(self, object key, uint64_t hashed, object accumulator) except -1
+    cdef int digest(self, object key, KeyDigest* digest) except -1
+    cdef Py_ssize_t find(self, object key) except -2
+    cdef Py_ssize_t find_ahead(self, list keys, Py_ssize_t index, KeysAhead* ahead) except -2
+    cdef Py_ssize_t insert(self, object key, object accumulator) except -1
+    cdef int put(self, Py_ssize_t at, object accumulator) except -1
+    cdef int as_number(self, object accumulator, int64_t* number) noexcept
     cdef object accumulator_of(self, Py_ssize_t at)
+    cdef object pair_of(self, Py_ssize_t at)
     cdef int store(self, Py_ssize_t at, object accumulator) except -1
-    cdef int store_object(self, Py_ssize_t at, object accumulator) except -1
     cdef int add(self, Py_ssize_t at, object value) except -1
-    cdef Py_ssize_t look_ahead(self, list keys, Py_ssize_t start, Py_ssize_t size, uint64_t* hashes) except -1
     cdef int run_count(self, list keys, Py_ssize_t size, list out) except -1
     cdef int run_sum(self, list keys, list values, Py_ssize_t size, list out) except -1
     cdef int run_extreme(self, list keys, list values, Py_ssize_t size, list out) except -1

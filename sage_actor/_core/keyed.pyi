@@ -13,7 +13,8 @@ class KeyedFold:
     before); a sum is Python's own ``accumulator + value`` (the first value is its own accumulator; bools count as ints).
     min/max keep the earlier value on ties. ``fold`` starts each key with ``initial()`` and calls
     ``fn(accumulator, value)``; ``reduce`` calls ``fn(accumulator, value)``. The first time a key is seen it is checked with
-    `stable_hash` (raises UnstableKey; None as a key raises UnstableKey too).
+    `stable_hash` (raises UnstableKey; None as a key raises UnstableKey too). Equal keys, of whatever types, share
+    an accumulator, and results show the first of them.
     """
 
     index: int
