@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-__all__ = ["Clock", "Offload", "SystemClock", "offload", "system_clock", "system_random"]
+__all__ = ["Clock", "SystemClock", "offload", "system_clock", "system_random"]
 
 R = TypeVar("R")
 
@@ -49,12 +49,6 @@ class SystemClock:
 
 system_clock = SystemClock()
 system_random = random.Random()
-
-
-class Offload(Protocol):
-    """Runs a blocking function off the event loop and returns its result; exceptions pass through."""
-
-    async def __call__(self, function: Callable[[], R], /) -> R: ...
 
 
 async def offload(function: Callable[[], R], /) -> R:

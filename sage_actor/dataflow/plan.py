@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sage_actor._core.stable_hash import default_groups
 from sage_actor.dataflow.graph import Edge, Graph, Operator, Partition, Port
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import GraphError
@@ -200,9 +201,3 @@ def connect(chains: list[Chain], chain_of: dict[int, int], tasks_of: dict[int, l
                         f"operator {names[head.id]!r}: the job would need more than {MAX_CHANNELS} channels; lower the parallelism"
                     )
                 source.outputs.append(OutputSpec(edge.source, edge.port, edge.partition, channels, head.name, groups))
-
-
-def default_groups(parallelism: int) -> int:
-    """clamp(round_up_to_power_of_two(1.5 * parallelism), 128, 32768) (rule F15)."""
-    wanted = (3 * parallelism + 1) // 2
-    return min(max(1 << max(wanted - 1, 0).bit_length(), 128), 32_768)
