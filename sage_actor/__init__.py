@@ -12,6 +12,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sage_actor._core.actor_ref import ActorRef as ActorRef
+    from sage_actor._core.reply import Reply as Reply
+    from sage_actor.actor.actor import Actor as Actor
+    from sage_actor.actor.context import ActorContext as ActorContext
+    from sage_actor.actor.dead_letters import UndeliveredMessage as UndeliveredMessage
+    from sage_actor.actor.handlers import blocking as blocking
+    from sage_actor.actor.handlers import interruptible as interruptible
+    from sage_actor.actor.mailbox import MailboxSettings as MailboxSettings
+    from sage_actor.actor.registry import ServiceKey as ServiceKey
+    from sage_actor.actor.supervision import ExponentialDelay as ExponentialDelay
+    from sage_actor.actor.supervision import FailureRate as FailureRate
+    from sage_actor.actor.supervision import FixedDelay as FixedDelay
+    from sage_actor.actor.supervision import NoRestart as NoRestart
+    from sage_actor.actor.supervisor_scope import Supervision as Supervision
+    from sage_actor.actor.system import ActorSystem as ActorSystem
+    from sage_actor.actor.watching import Terminated as Terminated
     from sage_actor.connectors.console import ConsoleSink as ConsoleSink
     from sage_actor.connectors.file_sink import FileSink as FileSink
     from sage_actor.connectors.file_source import FileSource as FileSource
@@ -28,8 +44,16 @@ if TYPE_CHECKING:
     from sage_actor.dataflow.policies import Retry as Retry
     from sage_actor.dataflow.sink import Sink as Sink
     from sage_actor.dataflow.source import Source as Source
+    from sage_actor.errors import ActorEnded as ActorEnded
+    from sage_actor.errors import ActorError as ActorError
+    from sage_actor.errors import ActorFailed as ActorFailed
+    from sage_actor.errors import ActorStopped as ActorStopped
+    from sage_actor.errors import AskAbandoned as AskAbandoned
+    from sage_actor.errors import AskCycle as AskCycle
+    from sage_actor.errors import AskTimeout as AskTimeout
     from sage_actor.errors import BackendError as BackendError
     from sage_actor.errors import BackendUnavailable as BackendUnavailable
+    from sage_actor.errors import BadCall as BadCall
     from sage_actor.errors import ConfigError as ConfigError
     from sage_actor.errors import ConnectorError as ConnectorError
     from sage_actor.errors import GraphError as GraphError
@@ -38,6 +62,7 @@ if TYPE_CHECKING:
     from sage_actor.errors import JobFailed as JobFailed
     from sage_actor.errors import JobNotFound as JobNotFound
     from sage_actor.errors import MailboxFull as MailboxFull
+    from sage_actor.errors import NameTaken as NameTaken
     from sage_actor.errors import NeverStarted as NeverStarted
     from sage_actor.errors import NotFinished as NotFinished
     from sage_actor.errors import OperatorError as OperatorError
@@ -62,12 +87,46 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
+    "_core.actor_ref": ("ActorRef",),
+    "_core.reply": ("Reply",),
+    "actor.actor": ("Actor",),
+    "actor.context": ("ActorContext",),
+    "actor.dead_letters": ("UndeliveredMessage",),
+    "actor.handlers": ("blocking", "interruptible"),
+    "actor.mailbox": ("MailboxSettings",),
+    "actor.registry": ("ServiceKey",),
+    "actor.supervision": ("ExponentialDelay", "FailureRate", "FixedDelay", "NoRestart"),
+    "actor.supervisor_scope": ("Supervision",),
+    "actor.system": ("ActorSystem",),
+    "actor.watching": ("Terminated",),
     "connectors.console": ("ConsoleSink",),
     "connectors.file_sink": ("FileSink",),
     "connectors.file_source": ("FileSource",),
+    "dataflow.context": ("FunctionContext",),
+    "dataflow.functions": (
+        "AggregateFunction",
+        "BaseFunction",
+        "FilterFunction",
+        "FlatMapFunction",
+        "MapFunction",
+        "Message",
+        "ProcessFunction",
+        "SinkFunction",
+    ),
+    "dataflow.policies": ("DeadLetter", "Retry"),
+    "dataflow.sink": ("Sink",),
+    "dataflow.source": ("Source",),
     "errors": (
+        "ActorEnded",
+        "ActorError",
+        "ActorFailed",
+        "ActorStopped",
+        "AskAbandoned",
+        "AskCycle",
+        "AskTimeout",
         "BackendError",
         "BackendUnavailable",
+        "BadCall",
         "ConfigError",
         "ConnectorError",
         "GraphError",
@@ -76,6 +135,7 @@ _PLACES = {
         "JobFailed",
         "JobNotFound",
         "MailboxFull",
+        "NameTaken",
         "NeverStarted",
         "NotFinished",
         "OperatorError",
@@ -89,35 +149,33 @@ _PLACES = {
         "UnstableKey",
         "WorkerLost",
     ),
+    "runtime.job": ("Job",),
     "server.remote": ("RemoteEnvironment",),
-    "dataflow.context": ("FunctionContext",),
     "stream.datastream": ("DataStream",),
     "stream.described": ("DataStreamSink",),
     "stream.environment": ("Environment",),
-    "dataflow.functions": (
-        "AggregateFunction",
-        "BaseFunction",
-        "FilterFunction",
-        "FlatMapFunction",
-        "MapFunction",
-        "Message",
-        "ProcessFunction",
-        "SinkFunction",
-    ),
-    "runtime.job": ("Job",),
     "stream.keyed": ("KeyedStream",),
     "stream.local_environment": ("LocalEnvironment",),
-    "dataflow.policies": ("DeadLetter", "Retry"),
     "stream.results": ("Collected",),
-    "dataflow.sink": ("Sink",),
-    "dataflow.source": ("Source",),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
+    "Actor",
+    "ActorContext",
+    "ActorEnded",
+    "ActorError",
+    "ActorFailed",
+    "ActorRef",
+    "ActorStopped",
+    "ActorSystem",
     "AggregateFunction",
+    "AskAbandoned",
+    "AskCycle",
+    "AskTimeout",
     "BackendError",
     "BackendUnavailable",
+    "BadCall",
     "BaseFunction",
     "Collected",
     "ConfigError",
@@ -127,9 +185,12 @@ __all__ = [
     "DataStreamSink",
     "DeadLetter",
     "Environment",
+    "ExponentialDelay",
+    "FailureRate",
     "FileSink",
     "FileSource",
     "FilterFunction",
+    "FixedDelay",
     "FlatMapFunction",
     "FunctionContext",
     "GraphError",
@@ -141,27 +202,37 @@ __all__ = [
     "KeyedStream",
     "LocalEnvironment",
     "MailboxFull",
+    "MailboxSettings",
     "MapFunction",
     "Message",
+    "NameTaken",
     "NeverStarted",
+    "NoRestart",
     "NotFinished",
     "OperatorError",
     "ProcessFunction",
     "RemoteEnvironment",
+    "Reply",
     "RequestError",
     "Retry",
     "SageError",
     "SerializationError",
     "ServerError",
     "ServerUnreachable",
+    "ServiceKey",
     "Sink",
     "SinkFunction",
     "Source",
+    "Supervision",
+    "Terminated",
     "Unauthorized",
+    "UndeliveredMessage",
     "UnknownBackend",
     "UnstableKey",
     "WorkerLost",
     "__version__",
+    "blocking",
+    "interruptible",
 ]
 
 

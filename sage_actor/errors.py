@@ -12,7 +12,19 @@
     ├── RequestError          a served request got no answer
     ├── ActorError            mailboxes and actors
     │   ├── MailboxFull
-    │   └── MailboxClosed
+    │   ├── MailboxClosed
+    │   ├── ActorFailed       the handler of an ask raised, or an actor could not start
+    │   ├── ActorStopped      the actor has ended, or ends, and takes no messages
+    │   ├── AskTimeout        no answer within the time given
+    │   ├── AskCycle          the ask would wait for itself
+    │   ├── AskAbandoned      the request on whose behalf an ask was made has ended
+    │   ├── BadCall           the message does not fit the actor
+    │   ├── NameTaken         an actor of that name lives already
+    │   └── ActorEnded        a watched or linked actor ended, and nobody handled that
+    ├── JournalError          the journal that durable actors write, used wrongly
+    │   ├── JournalConflict   somebody else wrote to this entity meanwhile
+    │   ├── JournalCorrupt    what was stored is damaged or missing
+    │   └── JournalUnavailable  closed, locked, full, or not a journal
     ├── BackendError          workers and the links between them
     │   ├── UnknownBackend
     │   ├── BackendUnavailable
@@ -35,9 +47,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "ActorEnded",
     "ActorError",
+    "ActorFailed",
+    "ActorStopped",
+    "AskAbandoned",
+    "AskCycle",
+    "AskTimeout",
     "BackendError",
     "BackendUnavailable",
+    "BadCall",
     "ConfigError",
     "ConnectorError",
     "FrameError",
@@ -46,8 +65,13 @@ __all__ = [
     "JobError",
     "JobFailed",
     "JobNotFound",
+    "JournalConflict",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalUnavailable",
     "MailboxClosed",
     "MailboxFull",
+    "NameTaken",
     "NeverStarted",
     "NotFinished",
     "OperatorError",
@@ -234,6 +258,211 @@ class MailboxClosed(ActorError):
 
     def __str__(self) -> str:
         return f"mailbox {self.name!r} is closed: its owner has stopped"
+
+
+class ActorFailed(ActorError):
+    """A handler raised while it served an ask, or an actor could not start; the user's own exception is ``__cause__``.
+
+    That an ask failed does not mean that nothing was done: the handler may have acted before it raised.
+
+    Attributes:
+        actor: path of the actor.
+        message: type and text of the original exception.
+        doing: what it was doing: the handler's name, or "start".
+    """
+
+    def __init__(self, actor: str, message: str, doing: str = "") -> None:
+        super().__init__(actor, message, doing)
+        self.actor = actor
+        self.message = message
+        self.doing = doing
+
+    def __str__(self) -> str:
+        place = f"actor {self.actor!r}" + (f", {self.doing}" if self.doing else "")
+        return f"{place}: {self.message}"
+
+
+class ActorStopped(ActorError):
+    """The actor has ended, or takes no new messages because it ends; the ask was not answered.
+
+    Attributes:
+        actor: path of the actor.
+        reason: why it ended, in words.
+    """
+
+    def __init__(self, actor: str, reason: str = "") -> None:
+        super().__init__(actor, reason)
+        self.actor = actor
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"actor {self.actor!r} has stopped{why}; spawn it again, or watch it to learn of its end earlier"
+
+
+class AskTimeout(ActorError, TimeoutError):
+    """No answer came within the time given. The handler may run, have run, or never run.
+
+    Attributes:
+        actor: path of the actor that was asked.
+        seconds: the time that had been given.
+        doing: the handler that was asked for.
+    """
+
+    def __init__(self, actor: str, seconds: float, doing: str = "") -> None:
+        super().__init__(actor, seconds, doing)
+        self.actor = actor
+        self.seconds = seconds
+        self.doing = doing
+
+    def __str__(self) -> str:
+        asked = f" ({self.doing})" if self.doing else ""
+        return f"actor {self.actor!r} gave no answer within {self.seconds:g} s{asked}; it may still act on the message"
+
+
+class AskCycle(ActorError):
+    """The ask would wait for itself: the actor asked is waiting, through others, for the one who asks.
+
+    Attributes:
+        actors: paths of the actors around the cycle, first and last the same.
+    """
+
+    def __init__(self, actors: Sequence[str]) -> None:
+        super().__init__(tuple(actors))
+        self.actors = tuple(actors)
+
+    def __str__(self) -> str:
+        return (
+            f"ask cycle {' -> '.join(self.actors)}: each waits for the next one's answer; "
+            "use tell for one of them, or spawn the first with reentrant=True"
+        )
+
+
+class AskAbandoned(ActorError):
+    """The request on whose behalf this ask was made has been cancelled or has passed its deadline; nothing was sent.
+
+    Attributes:
+        actor: path of the actor that was to be asked.
+    """
+
+    def __init__(self, actor: str) -> None:
+        super().__init__(actor)
+        self.actor = actor
+
+    def __str__(self) -> str:
+        return f"actor {self.actor!r} was not asked: nobody waits any more for the request that this ask belongs to"
+
+
+class BadCall(ActorError, TypeError):
+    """The message does not fit the actor: no such method, wrong arguments, or no `receive`. The actor goes on unharmed.
+
+    Attributes:
+        actor: path of the actor.
+        problem: what does not fit.
+    """
+
+    def __init__(self, actor: str, problem: str) -> None:
+        super().__init__(actor, problem)
+        self.actor = actor
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"actor {self.actor!r} cannot take this message: {self.problem}"
+
+
+class NameTaken(ActorError):
+    """An actor of that name lives already.
+
+    Attributes:
+        name: path that was wanted.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"an actor {self.name!r} lives already; choose another name, leave the name out, or wait for its end with watch()"
+
+
+class ActorEnded(ActorError):
+    """A watched or linked actor has ended, and `on_terminated` did not handle it; so the watcher fails.
+
+    Attributes:
+        actor: path of the actor that ended.
+        reason: why, in words; "" for an orderly stop.
+    """
+
+    def __init__(self, actor: str, reason: str = "") -> None:
+        super().__init__(actor, reason)
+        self.actor = actor
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = self.reason or "it was stopped"
+        return f"actor {self.actor!r}, which this one watches or is linked to, has ended: {why}; override on_terminated to handle it"
+
+
+class JournalError(SageError):
+    """The journal of durable actors was used wrongly; the branches below say what else can happen.
+
+    Attributes:
+        journal: its file, or "memory".
+    """
+
+    def __init__(self, journal: str, reason: str, hint: str = "") -> None:
+        super().__init__(journal, reason, hint)
+        self.journal = journal
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"journal {self.journal!r}: {self.reason}" + (f"; {self.hint}" if self.hint else "")
+
+
+class JournalUnavailable(JournalError):
+    """The journal cannot be reached or written: not open, locked by another process, disk full, read-only, not a journal.
+
+    Nothing that was stored is harmed. Whether an append that ended so was stored is not known: read the last sequence.
+    """
+
+
+class JournalConflict(JournalError):
+    """An append was refused: the last stored entry is not the one that the writer had seen.
+
+    Attributes:
+        id: the entity.
+        expected: the sequence that the writer took for the last.
+        stored: the sequence that is the last.
+    """
+
+    def __init__(self, journal: str, id: str, expected: int, stored: int) -> None:
+        SageError.__init__(self, journal, id, expected, stored)
+        self.journal = journal
+        self.id = id
+        self.expected = expected
+        self.stored = stored
+        self.reason = f"entity {id!r}: the append expected {expected} to be the last sequence, and {stored} is"
+        self.hint = "another instance writes to this id: stop one of them; then load the entity anew, which reads what the other one wrote"
+
+
+class JournalCorrupt(JournalError):
+    """Something stored fails its checksum or is missing. Nothing is skipped: what was read before it is sound.
+
+    Attributes:
+        id: the entity, or "" if the file as a whole is damaged.
+        sequence: the damaged or missing entry, or 0 if it is not a matter of one entry.
+    """
+
+    def __init__(self, journal: str, id: str, sequence: int, damage: str) -> None:
+        SageError.__init__(self, journal, id, sequence, damage)
+        self.journal = journal
+        self.id = id
+        self.sequence = sequence
+        self.damage = damage
+        place = (f"entity {id!r}: " if id else "") + (f"entry {sequence}: " if sequence else "")
+        self.reason = f"{place}{damage}"
+        self.hint = "stop its writers, copy the file away as it is, and restore it from a backup; entries before the named one are sound"
 
 
 class BackendError(SageError):

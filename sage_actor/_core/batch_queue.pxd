@@ -31,6 +31,7 @@ cdef class BatchQueue(Mailbox):
     cdef int policy
     cdef bint offer(self, object item, int64_t nbytes) except -1
     cdef int enqueue(self, object item, int64_t nbytes) except -1
+    cdef int discard(self, object item) except -1
 
 
 cdef class Gate(Mailbox):

@@ -33,3 +33,9 @@ cdef class Lane:
     cdef int pass_on(self) except -1
     cdef int leave(self, object putter) except -1
     cdef int close(self) except -1
+
+
+cdef class PriorityLane(Lane):
+    cdef object key
+    cdef list heap
+    cdef int64_t number

@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t
 
 from asyncio import get_running_loop
 from collections import deque
+from heapq import heappop, heappush
 
 from sage_actor.errors import MailboxClosed
 
@@ -57,7 +58,6 @@ cdef class Putter:
     cdef bint woken
 
 
-@cython.final
 @cython.no_gc_clear  # clearing would turn `slots` into None under a finalizer that still uses the lane; the list clears itself
 cdef class Lane:
     """A bounded FIFO with the line of putters that wait for room in it."""
@@ -232,3 +232,36 @@ cdef class Lane:
             self.leave(putter)
             if not admitted:
                 self.wake_putters()
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class PriorityLane(Lane):
+    """A lane that gives the least key first; among equal keys the one pushed first. The key of an item is asked for once."""
+
+    def __cinit__(self, str name, int64_t capacity, int64_t capacity_bytes, key=None):
+        self.key = key
+        self.heap = []
+
+    cdef int push(self, object item, int64_t records, int64_t nbytes, bint stops) except -1:
+        heappush(self.heap, (self.key(item), self.number, item, records, nbytes))
+        self.number += 1
+        self.count += 1
+        self.records += records
+        self.nbytes += nbytes
+        return 0
+
+    cdef object pop(self):
+        key, number, item, records, nbytes = heappop(self.heap)
+        self.count -= 1
+        self.records -= <int64_t> records
+        self.nbytes -= <int64_t> nbytes
+        return item
+
+    cdef list pop_many(self, Py_ssize_t amount):
+        return [self.pop() for _ in range(amount)]
+
+    cdef int drop_all(self) except -1:
+        self.heap = []
+        Lane.drop_all(self)
+        return 0

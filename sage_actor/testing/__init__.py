@@ -1,7 +1,9 @@
-"""What we test with, for your tests: a real Redis server, and the suites that decide what is a backend, source or sink."""
+"""What we test with, for your tests: clocks and schedules that the test decides, a real Redis server, and the suites that
+decide what is a backend, source or sink."""
 
 from __future__ import annotations
 
+from sage_actor.testing.manual_clock import ManualClock
 from sage_actor.testing.redis_server import RedisServer, redis_server
 
-__all__ = ["RedisServer", "redis_server"]
+__all__ = ["ManualClock", "RedisServer", "redis_server"]

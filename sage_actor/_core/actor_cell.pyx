@@ -1,0 +1,805 @@
+"""Cell: the mailbox of one actor and the loop that empties it, one message at a time.
+
+As long as no handler has to wait, a cell needs no task: it empties itself in a callback of the event loop, in the actor's own
+context. The first handler that waits gets the cell a long-lived task, which from then on does the emptying. What happens at the
+ends of a life (start, failure, restart, stop) is decided in Python, by the cell's `lifecycle`; a cell only says when.
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
+
+from sage_actor._core.batch_queue cimport BatchQueue
+from sage_actor._core.lane cimport Lane, PriorityLane
+from sage_actor._core.reply cimport ANSWERED, FAILED, PENDING, Call, Reply, Request
+
+from asyncio import CancelledError, sleep
+from collections import deque
+from contextvars import ContextVar
+
+from sage_actor.errors import ActorStopped, AskAbandoned, BadCall, MailboxClosed, MailboxFull
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static double sage_monotonic(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
+    }
+    static inline int sage_is_awaitable(PyObject *value) {
+        PyAsyncMethods *slots = Py_TYPE(value)->tp_as_async;
+        return slots != NULL && slots->am_await != NULL;
+    }
+    /* function(actor, *arguments, **options), without building a tuple for a few arguments */
+    static PyObject *sage_call_method(PyObject *function, PyObject *actor, PyObject *arguments, PyObject *options) {
+        Py_ssize_t count = PyTuple_GET_SIZE(arguments), index;
+        PyObject *all, *result;
+        if (options == Py_None && count < 7) {
+            PyObject *stack[9];
+            stack[0] = NULL;
+            stack[1] = actor;
+            for (index = 0; index < count; index++) stack[index + 2] = PyTuple_GET_ITEM(arguments, index);
+            return PyObject_Vectorcall(function, stack + 1, (size_t) (count + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        }
+        all = PyTuple_New(count + 1);
+        if (all == NULL) return NULL;
+        Py_INCREF(actor);
+        PyTuple_SET_ITEM(all, 0, actor);
+        for (index = 0; index < count; index++) {
+            PyObject *argument = PyTuple_GET_ITEM(arguments, index);
+            Py_INCREF(argument);
+            PyTuple_SET_ITEM(all, index + 1, argument);
+        }
+        result = PyObject_Call(function, all, options == Py_None ? NULL : options);
+        Py_DECREF(all);
+        return result;
+    }
+    """
+    double sage_monotonic() noexcept
+    object sage_call_method(object function, object actor, object arguments, object options)
+    bint sage_is_awaitable(object value) noexcept
+    object PyObject_CallOneArg(object function, object argument)
+    Py_ssize_t PyList_GET_SIZE(list value) noexcept
+    object PyContextVar_New(const char *name, PyObject *default)
+    int PyContextVar_Get(object variable, PyObject *default, PyObject **value) except -1
+    object PyContextVar_Set(object variable, object value)
+    int PyContext_Enter(object context) noexcept
+    int PyContext_Exit(object context) except -1
+    void PyErr_Clear() noexcept
+    void Py_XDECREF(PyObject *value) noexcept
+    unsigned long PyThread_get_thread_ident() noexcept
+
+cdef object CURRENT = ContextVar("sage_actor_request", default=None)
+current_request_variable = CURRENT
+
+cdef object NOTHING = object()  # what take() answers when there is nothing; None is a message like any other
+cdef object WAKE = object()  # stands in `waiter` while the cell is idle: the next message wakes it
+
+cdef int TURN_MESSAGES = 1024
+cdef int INLINE_DEPTH = 8  # inline asks nest on the C stack
+cdef int inline_depth = 0
+
+cdef dict STATES = {
+    STARTING: "starting", RUNNING: "running", DRAINING: "draining", PAUSED: "restarting", STOPPING: "stopping", STOPPED: "stopped"
+}
+
+
+cdef Request request_of_caller():
+    """On whose behalf the running code works: the request of the handler it belongs to, or None."""
+    cdef PyObject *found = NULL
+    cdef Request request
+    cdef Cell cell
+    PyContextVar_Get(CURRENT, NULL, &found)
+    value = <object> found
+    Py_XDECREF(found)
+    if value is None:
+        return None
+    request = <Request> value
+    cell = <Cell> request.target
+    if cell.in_plain and cell.thread == PyThread_get_thread_ident():
+        return cell.call_in_hand
+    return None if request.finished else request
+
+
+cdef Cell cell_of_caller():
+    """The actor whose handler, or task begun by a handler, is running; None outside of actors."""
+    cdef PyObject *found = NULL
+    PyContextVar_Get(CURRENT, NULL, &found)
+    value = <object> found
+    Py_XDECREF(found)
+    return None if value is None else <Cell> (<Request> value).target
+
+
+def current_request():
+    return request_of_caller()
+
+
+def current_cell():
+    return cell_of_caller()
+
+
+@cython.final
+cdef class Handler:
+    """One method of an actor class that messages may name. The contract is in actor_cell.pyi."""
+
+    def __init__(self, function, str name, *, bint plain, pool=None, bint interruptible=False, bint streaming=False):
+        self.function = function
+        self.name = name
+        self.plain = plain
+        self.pool = pool
+        self.interruptible = interruptible
+        self.streaming = streaming
+
+
+cdef bint raised_at_the_call(object error, object function):
+    """Whether a TypeError comes from the call itself: no frame of the function has run."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is code:
+            return False
+        trace = trace.tb_next
+    return True
+
+
+@cython.final
+cdef class Cell(BatchQueue):
+    """One actor's mailbox and the loop that empties it. The contract is in actor_cell.pyi."""
+
+    def __init__(
+        self, str path, loop, context, lifecycle, *, int64_t capacity, str overflow, int64_t capacity_bytes=0, priority=None,
+        Py_ssize_t stash_capacity=1000, Py_ssize_t concurrency=1, bint reentrant=False, bint inline_asks=True, clock_monotonic=None,
+        wheel=None,
+    ):
+        BatchQueue.__init__(self, capacity, capacity_bytes=capacity_bytes, overflow=overflow, name=path)
+        if priority is not None:
+            self.lane = PriorityLane(path, capacity, capacity_bytes, priority)
+        self.path = path
+        self.loop = loop
+        self.context = context
+        self.lifecycle = lifecycle
+        self.concurrency = concurrency
+        self.reentrant = reentrant
+        self.inline_asks = inline_asks
+        self.stash_capacity = stash_capacity
+        self.thread = PyThread_get_thread_ident()
+        self.clock_monotonic = clock_monotonic
+        self.turn_seconds = 0.002 if clock_monotonic is None else 0.0  # another clock than the machine's: turns by count alone
+        self.wheel = wheel
+        self.turn_callback = self.turn
+        self.scope = Request(self)
+        self.scope.finished = True
+        context.run(CURRENT.set, self.scope)
+
+    def __repr__(self):
+        return f"<cell {self.path!r} {STATES[self.state]}>"
+
+    cdef double now(self):
+        return sage_monotonic() if self.clock_monotonic is None else self.clock_monotonic()
+
+    # -- what the lifecycle does with a cell --
+
+    def bind(self, ref) -> None:
+        self.ref = ref
+
+    def install(self, actor, receive, dict handlers) -> None:
+        """A new instance takes over; the cell runs when `run` is called."""
+        self.actor = actor
+        self.receive = receive
+        self.behaviour = None if receive is None else self.lifecycle.handler_of(receive)
+        self.behaviours = None
+        self.handlers = handlers
+
+    def run(self) -> None:
+        """Serve messages from now on, those that wait first."""
+        if self.state == STARTING or self.state == PAUSED:
+            self.state = DRAINING if self.is_closed else RUNNING
+            self.kick()
+
+    def pause(self) -> None:
+        """No message is begun until `run`; mail is kept."""
+        if self.state < STOPPING:
+            self.state = PAUSED
+
+    def drain_and_refuse(self) -> None:
+        """Take no new mail; what is queued is still served, then the lifecycle is told that all is quiet."""
+        self.close()
+        if self.state == RUNNING:
+            self.state = DRAINING
+        if not self.busy:
+            self.kick()
+
+    def stop_serving(self) -> None:
+        """Begin no message any more. The running handler may end."""
+        self.close()
+        if self.state < STOPPING:
+            self.state = STOPPING
+
+    def ended(self) -> None:
+        """The last state. What is left is refused; the task ends."""
+        self.state = STOPPED
+        self.behaviour = self.receive = self.actor = None
+        self.waiter = None
+        if self.parked is not None:
+            parked, self.parked = self.parked, None
+            if not parked.done():
+                parked.set_result(None)
+
+    def take_leftovers(self) -> list:
+        """Everything that was accepted and will not be handled, oldest first."""
+        cdef list left = []
+        self.flush()
+        if self.stash is not None:
+            left.extend(self.stash)
+            self.stash = None
+        if self.replayed is not None:
+            left.extend(self.replayed)
+            self.replayed = None
+        while self.lane.count:
+            self.taken += 1
+            left.append(self.lane.pop())
+        self.control = []
+        return left
+
+    def kill(self) -> None:
+        """Interrupt the running handlers. Their messages are refused; the actor must have stopped serving."""
+        self.killed = True
+        if self.busy and self.task is not None:
+            self.task.cancel()
+        if self.apart:
+            for task in list(self.apart):
+                task.cancel()
+
+    def revive(self) -> None:
+        """After handlers were interrupted for a restart, serve again as before."""
+        self.killed = False
+
+    def idle(self) -> bool:
+        """No handler runs, and nothing waits that could be served now."""
+        return not self.busy and not self.scheduled and self.active == 0 and (not self.has_items() or self.state >= PAUSED)
+
+    def quiescent(self) -> bool:
+        """No handler runs."""
+        return not self.busy and self.active == 0
+
+    # -- in --
+
+    cdef bint has_items(self) noexcept:
+        return self.lane.count > 0 or PyList_GET_SIZE(self.control) > 0 or bool(self.replayed)
+
+    cdef int enqueue(self, object item, int64_t nbytes) except -1:
+        self.lane.push(item, 1, nbytes, False)
+        self.accepted += 1
+        if self.probe_number == 0 and (self.accepted & 63) == 0:
+            self.probe_number = self.lane.count
+            self.probe_at = self.now()
+        if self.waiter is not None:
+            self.wake()
+        return 0
+
+    cdef int discard(self, object item) except -1:
+        if self.probe_number > 0 and self.policy == 3:
+            self.probe_number -= 1
+        self.refuse(item, "the mailbox was full")
+        return 0
+
+    cdef bint submit(self, object item) except -1:
+        return self.offer(item, 0)
+
+    async def submit_when_room(self, item) -> bool:
+        try:
+            return await self.put(item)
+        except MailboxClosed:
+            self.lifecycle.dead_letter(item, self.lifecycle.why_closed())
+            return False
+
+    cdef int accept_handed_over(self, object entry) except -1:
+        if self.is_closed:
+            self.lifecycle.dead_letter(entry[0], self.lifecycle.why_closed())
+            return 0
+        return BatchQueue.accept_handed_over(self, entry)
+
+    cdef int wake(self) except -1:
+        if self.waiter is not None:
+            self.waiter = None
+            self.kick()
+        return 0
+
+    cdef int kick(self) except -1:
+        """See to it that a turn comes."""
+        if self.scheduled or self.state >= STOPPING:
+            return 0
+        if self.parked is not None:
+            parked, self.parked = self.parked, None
+            self.scheduled = True
+            if not parked.done():
+                parked.set_result(None)
+        elif self.task is None and not self.busy:
+            self.scheduled = True
+            self.loop.call_soon(self.turn_callback, context=self.context)
+        return 0
+
+    def signal(self, handler, tuple arguments):
+        """Put a call of a hook into the control lane; answers it, so that it can be revoked."""
+        cdef Call call = Call(self, handler, arguments)
+        call.signal = True
+        if self.state < STOPPING:
+            self.control.append(call)
+            if self.waiter is not None:
+                self.wake()
+        return call
+
+    # -- turns --
+
+    def turn(self) -> None:
+        cdef int status = -1
+        self.scheduled = False
+        if self.busy or self.task is not None:
+            return
+        self.busy = True
+        self.waiter = None
+        try:
+            status = self.step()
+        finally:
+            if status != 1:
+                self.busy = False
+            if status == 2 or status == -1:
+                self.kick()
+        if status == 1:
+            self.task = self.loop.create_task(self.consume(), context=self.context, name=f"actor {self.path}")
+        elif status == 0:
+            self.waiter = WAKE
+            self.after_step()
+
+    cdef int after_step(self) except -1:
+        if self.state >= DRAINING and not self.busy and self.active == 0:
+            self.lifecycle.quiet()
+        return 0
+
+    cdef int step(self) except -1:
+        """Handle messages until one has to be awaited (1), nothing is left to do (0), or the turn is over (2)."""
+        cdef int status
+        try:
+            status = self.serve()
+        finally:
+            if self.lane.waiting:
+                self.lane.wake_putters()  # once a step: they resume only when it is over
+        return status
+
+    cdef int serve(self) except -1:
+        cdef int left = TURN_MESSAGES
+        cdef double begun = 0.0
+        while self.state == RUNNING or self.state == DRAINING:
+            if self.active >= self.concurrency and self.concurrency > 1:
+                return 0
+            item = self.take()
+            if item is NOTHING:
+                return 0
+            if self.deliver(item):
+                return 1
+            left -= 1
+            if left & 31 == 0 and self.turn_seconds > 0:
+                if begun == 0.0:
+                    begun = sage_monotonic()
+                elif sage_monotonic() - begun > self.turn_seconds:
+                    return 2
+            if left == 0:
+                return 2
+        return 0
+
+    cdef object take(self):
+        cdef Lane lane = self.lane
+        if PyList_GET_SIZE(self.control):
+            return self.control.pop(0)
+        if self.replayed:
+            return self.replayed.popleft()
+        if PyList_GET_SIZE(self.handed_over):
+            self.flush()
+        if lane.count == 0:
+            return NOTHING
+        item = lane.pop()
+        self.taken += 1
+        if self.probe_number:
+            self.probe_number -= 1
+            if self.probe_number == 0:
+                self.probe_taken_at = self.now()
+        return item
+
+    cdef object invoke(self, Call call):
+        cdef Handler handler = call.handler
+        if handler is None:
+            if self.receive is None:
+                raise BadCall(self.path, f"{type(self.actor).__name__} has no `receive`; name one of its methods")
+            return PyObject_CallOneArg(self.receive, call.message)
+        if handler.pool is not None:
+            return self.lifecycle.run_blocking(handler, self.actor, call.message, call.options)
+        return sage_call_method(handler.function, self.actor, call.message, call.options)
+
+    cdef int deliver(self, object item) except -1:
+        """Handle one message. 1 if its handler has to be awaited: then `pending` holds what."""
+        cdef Call call = None
+        cdef Reply reply
+        if type(item) is Reply or type(item) is Call:
+            call = <Call> item
+            if type(item) is Reply:
+                reply = <Reply> item
+                if reply.state != PENDING:
+                    self.refuse(reply, "its caller gave up")
+                    return 0
+                if reply.parent is not None and reply.parent.is_abandoned():
+                    reply.settle(FAILED, AskAbandoned(self.path))
+                    self.refuse(reply, "its caller gave up")
+                    return 0
+                reply.handled = True
+                if reply.span is not None:
+                    reply.span.handling(reply)
+            elif call.revoked:
+                return 0
+        self.call_in_hand = call
+        self.message_in_hand = item
+        self.in_plain = True
+        try:
+            if call is not None:
+                result = self.invoke(call)
+            elif self.receive is not None:
+                result = PyObject_CallOneArg(self.receive, item)
+            else:
+                raise BadCall(self.path, f"{type(self.actor).__name__} has no `receive`; name one of its methods")
+        except BaseException as error:
+            self.in_plain = False
+            self.fail_item(call, item, error)
+            if not isinstance(error, (Exception, CancelledError)):
+                raise
+            return 0
+        self.in_plain = False
+        if sage_is_awaitable(result):
+            if self.concurrency > 1:
+                self.start_apart(result, call, item)
+                return 0
+            self.pending = result
+            return 1
+        self.finish(call, item, result)
+        return 0
+
+    async def consume(self) -> None:
+        cdef int status = 1
+        cdef Call call
+        cdef Request request
+        while True:
+            if status == 1:
+                call = self.call_in_hand
+                message = self.message_in_hand
+                awaitable, self.pending = self.pending, None
+                request = Request(self) if call is None or type(call) is not Reply else call
+                PyContextVar_Set(CURRENT, request)
+                try:
+                    result = await awaitable
+                except BaseException as error:
+                    awaitable = None
+                    request.finished = True
+                    if self.broken_off(self.task, call, message, error):
+                        self.task = None
+                        self.busy = False
+                        self.after_step()
+                        if not self.killed or isinstance(error, (KeyboardInterrupt, SystemExit)):
+                            raise
+                        return
+                else:
+                    request.finished = True
+                    self.finish(call, message, result)
+                awaitable = result = message = call = request = None
+            elif status == 2:
+                await sleep(0)
+            else:
+                self.busy = False
+                self.waiter = WAKE
+                self.after_step()
+                if self.state == STOPPED:
+                    return
+                if self.state == PAUSED or not self.has_items():
+                    self.parked = self.loop.create_future()
+                    try:
+                        await self.parked
+                    except CancelledError:
+                        self.parked = None
+                        self.task = None
+                        self.scheduled = False
+                        self.lifecycle.task_cancelled()
+                        raise
+                    self.scheduled = False
+                    if self.state == STOPPED:
+                        return
+                self.waiter = None
+                self.busy = True
+                if self.pending is not None:  # an inline ask turned out to have something to await
+                    status = 1
+                    continue
+            status = self.step()
+
+    cdef bint broken_off(self, object task, Call call, object message, object error) except -1:
+        """An awaited handler has raised. True if the task must end."""
+        if isinstance(error, CancelledError):
+            if self.killed:
+                self.refuse_in_hand(call, message, "it was interrupted")
+                return True
+            if self.interrupted is not None and self.interrupted is call:
+                self.interrupted = None
+                task.uncancel()
+                self.refuse_in_hand(call, message, "its caller gave up")
+                return False
+            if task is not None and task.cancelling() > 0:
+                self.killed = True
+                self.refuse_in_hand(call, message, "its task was cancelled from outside")
+                self.lifecycle.task_cancelled()
+                return True
+        self.fail_item(call, message, error)
+        return not isinstance(error, (Exception, CancelledError))
+
+    cdef int refuse_in_hand(self, Call call, object message, str reason) except -1:
+        self.call_in_hand = None
+        self.message_in_hand = None
+        if call is None or not call.signal:
+            self.refuse(message, reason)
+        return 0
+
+    # -- handlers beside each other: concurrency, and asks that come back around --
+
+    cdef int start_apart(self, object awaitable, Call call, object message) except -1:
+        cdef Request request = Request(self) if call is None or type(call) is not Reply else call
+        context = self.context.copy()
+        context.run(CURRENT.set, request)
+        if self.apart is None:
+            self.apart = {}
+        task = self.loop.create_task(self.run_apart(awaitable, call, message, request), context=context, name=f"actor {self.path}")
+        self.apart[task] = call
+        self.active += 1
+        return 0
+
+    async def run_apart(self, awaitable, Call call, message, Request request) -> None:
+        from asyncio import current_task
+
+        task = current_task()
+        try:
+            try:
+                result = await awaitable
+            except BaseException as error:
+                if self.broken_off(task, call, message, error) and not self.killed:
+                    raise
+            else:
+                self.finish(call, message, result)
+        finally:
+            request.finished = True
+            self.active -= 1
+            self.apart.pop(task, None)
+            if self.state < STOPPING and self.waiter is not None and self.has_items():
+                self.wake()
+            self.after_step()
+
+    cdef int run_reentrant(self, Reply reply) except -1:
+        """An ask that has come back around to an actor which allows that: handled at once, between the lines of the others."""
+        cdef Call call = self.call_in_hand
+        cdef object message = self.message_in_hand
+        self.accepted += 1
+        self.taken += 1
+        if self.deliver(reply):
+            awaitable, self.pending = self.pending, None
+            self.start_apart(awaitable, reply, reply)
+        self.call_in_hand = call
+        self.message_in_hand = message
+        return 0
+
+    # -- out --
+
+    cdef int finish(self, Call call, object message, object result) except -1:
+        self.call_in_hand = None
+        self.message_in_hand = None
+        if self.stash_asked:
+            self.stash_asked = False
+            if self.stash is None:
+                self.stash = []
+            self.stash.append(message)
+            if call is not None and type(call) is Reply:
+                (<Reply> call).handled = False
+            return 0
+        if call is None:
+            self.handled += 1
+        elif not call.signal:
+            self.handled += 1
+            if type(call) is Reply:
+                call.finished = True
+                (<Reply> call).settle(ANSWERED, result)
+        if self.probe_taken_at != 0.0:
+            self.probe_done()
+        return 0
+
+    cdef int fail_item(self, Call call, object message, object error) except -1:
+        cdef Handler handler = None if call is None else call.handler
+        cdef bint asked = call is not None and type(call) is Reply
+        self.call_in_hand = None
+        self.message_in_hand = None
+        self.stash_asked = False
+        self.probe_taken_at = 0.0
+        if isinstance(error, TypeError) and not isinstance(error, BadCall) and handler is not None and not call.signal:
+            if raised_at_the_call(error, handler.function):
+                cause, error = error, BadCall(self.path, str(error))
+                error.__cause__ = cause
+        if isinstance(error, BadCall) and error.actor == self.path and (call is None or not call.signal):
+            if asked:
+                call.finished = True
+                (<Reply> call).settle(FAILED, error)
+            self.refuse(message, error.problem)
+            return 0
+        if asked and isinstance(error, self.lifecycle.expected_errors):
+            self.handled += 1
+            self.expected_errors += 1
+            call.finished = True
+            (<Reply> call).settle(FAILED, error)
+            return 0
+        if call is None or not call.signal:
+            self.handled += 1
+        self.failed += 1
+        doing = "receive" if handler is None else handler.name
+        if asked:
+            call.finished = True
+            (<Reply> call).settle(FAILED, self.lifecycle.failure_of(error, doing))
+        if self.state < PAUSED:
+            self.state = PAUSED
+        self.lifecycle.failed(error, doing)
+        return 0
+
+    cdef int refuse(self, object item, str reason) except -1:
+        """An accepted message that will not be handled."""
+        cdef Reply reply
+        if type(item) is Call and (<Call> item).signal:
+            return 0
+        self.dead_lettered += 1
+        if type(item) is Reply:
+            reply = <Reply> item
+            reply.finished = True
+            if reply.state == PENDING:
+                if reason == "the mailbox was full":
+                    reply.settle(FAILED, MailboxFull(self.path, self.lane.capacity))
+                else:
+                    reply.settle(FAILED, ActorStopped(self.path, reason))
+        self.lifecycle.dead_letter(item, reason)
+        return 0
+
+    def refuse_leftover(self, item, str reason) -> None:
+        self.refuse(item, reason)
+
+    def caller_gone(self, Reply reply) -> None:
+        """The caller of a request that is being handled gave up."""
+        cdef Handler handler = reply.handler
+        if handler is None or not handler.interruptible:
+            return
+        if self.call_in_hand is reply and self.task is not None and self.interrupted is None:
+            self.interrupted = reply
+            self.task.cancel()
+
+    # -- inline --
+
+    cdef bint can_inline(self, Handler handler) noexcept:
+        if handler is None:
+            handler = <Handler> self.behaviour
+        return (
+            self.inline_asks
+            and self.state == RUNNING
+            and not self.busy
+            and not self.scheduled
+            and handler is not None
+            and handler.plain
+            and self.active == 0
+            and self.lane.count == 0
+            and PyList_GET_SIZE(self.control) == 0
+            and not self.replayed
+            and not self.handed_over
+            and inline_depth < INLINE_DEPTH
+        )
+
+    cdef int run_inline(self, Reply reply) except -1:
+        """Handle an ask on its caller's own stack, in the actor's context. The caller has checked that the actor is idle."""
+        global inline_depth
+        cdef int awaits = 0
+        if PyContext_Enter(self.context) < 0:  # somebody runs in this very context
+            PyErr_Clear()
+            self.submit(reply)
+            return 0
+        self.accepted += 1
+        self.taken += 1
+        self.busy = True
+        inline_depth += 1
+        try:
+            awaits = self.deliver(reply)
+        finally:
+            inline_depth -= 1
+            self.busy = awaits == 1
+            PyContext_Exit(self.context)
+        if awaits == 1:
+            self.waiter = None
+            if self.task is None:
+                self.task = self.loop.create_task(self.consume(), context=self.context, name=f"actor {self.path}")
+            else:
+                self.kick()
+        elif self.state != RUNNING:
+            self.after_step()
+        return 0
+
+    # -- behaviours and the stash --
+
+    def become(self, receive, bint keep) -> None:
+        if keep:
+            if self.behaviours is None:
+                self.behaviours = []
+            self.behaviours.append((self.receive, self.behaviour))
+        self.receive = receive
+        self.behaviour = self.lifecycle.handler_of(receive)
+
+    def unbecome(self) -> bool:
+        if not self.behaviours:
+            return False
+        self.receive, self.behaviour = self.behaviours.pop()
+        return True
+
+    def stash_current(self) -> None:
+        if self.message_in_hand is None and self.call_in_hand is None and not self.in_plain:
+            raise BadCall(self.path, "there is no message to stash: stash() is for the message whose handler runs")
+        if self.stash is not None and len(self.stash) >= self.stash_capacity:
+            raise MailboxFull(f"{self.path} (stash)", self.stash_capacity)
+        self.stash_asked = True
+
+    def unstash(self) -> int:
+        cdef Py_ssize_t count
+        if not self.stash:
+            return 0
+        count = len(self.stash)
+        if self.replayed is None:
+            self.replayed = deque()
+        self.replayed.extendleft(reversed(self.stash))
+        self.stash = None
+        if not self.busy and self.waiter is not None:
+            self.wake()
+        return count
+
+    # -- seen from outside --
+
+    cdef int probe_done(self) except -1:
+        taken_at, self.probe_taken_at = self.probe_taken_at, 0.0
+        self.lifecycle.sample(taken_at - self.probe_at, self.now() - taken_at)
+        return 0
+
+    @property
+    def queued(self) -> int:
+        return self.lane.count
+
+    @property
+    def stashed(self) -> int:
+        return (len(self.stash) if self.stash is not None else 0) + (len(self.replayed) if self.replayed is not None else 0)
+
+    @property
+    def in_hand(self) -> int:
+        cdef Py_ssize_t count = self.active
+        if self.busy and self.message_in_hand is not None and (self.call_in_hand is None or not self.call_in_hand.signal):
+            count += 1
+        return count
+
+    @property
+    def state_name(self) -> str:
+        return STATES[self.state]
+
+    def queued_since(self) -> float:
+        """When the oldest known message was enqueued (its clock's time); 0.0 if that is not known."""
+        return self.probe_at if self.probe_number else 0.0
+
+    def pending_messages(self) -> list:
+        """What waits in the mailbox, oldest first, still waiting."""
+        cdef Lane lane = self.lane
+        cdef list found = [] if self.replayed is None else list(self.replayed)
+        if isinstance(lane, PriorityLane):
+            found.extend([entry[2] for entry in sorted((<PriorityLane> lane).heap, key=lambda entry: entry[:2])])
+        else:
+            for index in range(lane.count):
+                found.append(lane.slots[(lane.head + index) & (lane.size - 1)])
+        return found

@@ -1,0 +1,423 @@
+"""ActorSystem: where actors are spawned, found, watched and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple
+
+from sage_actor._core.actor_cell import current_cell, current_request
+from sage_actor._core.actor_ref import ActorRef
+from sage_actor._core.reply import Call, Reply
+from sage_actor.actor.dead_letters import DeadLetters, UndeliveredMessage
+from sage_actor.actor.deadlines import DeadlineWheel
+from sage_actor.actor.family import Family
+from sage_actor.actor.lifecycle import Lifecycle, SpawnOptions, describe
+from sage_actor.actor.mailbox import MailboxSettings
+from sage_actor.actor.registry import Registry
+from sage_actor.actor.statistics import SystemStatistics, statistics_of_system
+from sage_actor.actor.supervision import ExponentialDelay, FixedDelay, RestartStrategy
+from sage_actor.actor.supervisor_scope import Supervision, Verdict
+from sage_actor.actor.watching import Terminated
+from sage_actor.durations import parse_duration
+from sage_actor.errors import ActorError, ActorFailed, NameTaken
+from sage_actor.ports import Clock, current_clock, current_random, system_clock
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from structlog.stdlib import BoundLogger
+
+    from sage_actor.actor.actor import Actor
+    from sage_actor.actor.process_pool import ProcessPool
+    from sage_actor.actor.sync import SyncSystem
+
+__all__ = ["ActorSystem"]
+
+A = TypeVar("A", bound="Actor")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+DEFAULT_RESTART = ExponentialDelay(attempts=10, delay=0.1, max_delay=30.0)
+DEFAULT_SUPERVISION = Supervision()
+DEFAULT_MAILBOX = MailboxSettings()
+
+
+class ActorSystem:
+    """A tree of actors on one event loop: ``async with ActorSystem("shop") as system: ...``.
+
+    Leaving stops every actor, last spawned first: those that the body left in peace finish their mailboxes first; after an
+    exception they only finish the message in hand. Each has `stop_timeout`. The system's tasks are plain asyncio tasks of its
+    own: cancelling the body cancels none of them, and no failure of an actor cancels the body.
+
+    Args:
+        name: for messages, logs and the inspector.
+        clock: where delays, deadlines and timers take time from; default: the loop's own (simulations bring one), else the
+            machine's.
+        restart: the strategy of actors whose `spawn` names none.
+        mailbox: the settings of those whose `spawn` names none.
+        supervision: how the system supervises the actors that it spawns itself.
+        stop_timeout: seconds (or "10s") that an actor has to end when the system does, before it is interrupted.
+        dead_letters: how many dead letters are kept.
+        inline_asks: answer asks of an idle actor's plain methods at once, without a turn of the event loop.
+    """
+
+    def __init__(
+        self,
+        name: str = "actors",
+        *,
+        clock: Clock | None = None,
+        restart: RestartStrategy = DEFAULT_RESTART,
+        mailbox: MailboxSettings = DEFAULT_MAILBOX,
+        supervision: Supervision = DEFAULT_SUPERVISION,
+        stop_timeout: float | str = 10.0,
+        dead_letters: int = 1000,
+        inline_asks: bool = True,
+    ) -> None:
+        self.name = name
+        self.stop_timeout = parse_duration(stop_timeout, key="stop_timeout")
+        self.inline_asks = inline_asks
+        self.failures = 0
+        self.restarts = 0
+        self.spawned = 0
+        self.living = 0
+        self.registry = Registry()
+        self._dead_letters = DeadLetters(dead_letters)
+        self._given_clock = clock
+        self._restart = restart
+        self._mailbox = mailbox
+        self.family = Family(self, self, supervision)
+        self.base_context: Context | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+        self._log: BoundLogger | None = None
+        self._process_pool: ProcessPool | None = None
+        self._sync: SyncSystem | None = None
+        self.clock: Clock = system_clock
+        self.random: Random
+        self.cell_clock: Callable[[], float] | None = None
+        self.deadlines: DeadlineWheel
+
+    def __repr__(self) -> str:
+        return f"<ActorSystem {self.name!r}, {self.living} actors>"
+
+    async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            raise ActorError(f"actor system {self.name!r} has been started before; make a new one")
+        self._loop = asyncio.get_running_loop()
+        self.base_context = copy_context()
+        self.clock = self._given_clock if self._given_clock is not None else current_clock()
+        self.random = current_random()
+        self.cell_clock = None if self.clock is system_clock else self.clock.monotonic
+        self.deadlines = DeadlineWheel(self.clock)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        await self.aclose(drain=kind is None)
+
+    async def aclose(self, *, drain: bool = True) -> None:
+        """Stop every actor, last spawned first, and let go of everything. Idempotent.
+
+        Args:
+            drain: let each finish its mailbox first. Cancelling the wait does not end the stopping.
+        """
+        if self._loop is None or self._closed:
+            return
+        closing = self.start_task(self._close(drain), "end of the system")
+        await asyncio.shield(closing)
+
+    async def _close(self, drain: bool) -> None:
+        await self.family.stop_all(None, drain=drain)
+        self._closed = True
+        self.deadlines.close()
+        if self._process_pool is not None:
+            await self._process_pool.aclose()
+        me = asyncio.current_task()
+        others = [task for task in self._tasks if task is not me]
+        if others:
+            await asyncio.wait(others)
+
+    # -- actors --
+
+    async def spawn(
+        self,
+        cls: Callable[[*Ts], A],
+        /,
+        *args: *Ts,
+        name: str | None = None,
+        restart: RestartStrategy | None = None,
+        supervision: Supervision | None = None,
+        mailbox: MailboxSettings | None = None,
+        concurrency: int = 1,
+        reentrant: bool = False,
+        retry_start: bool = False,
+        passivate_after: float | str | None = None,
+    ) -> ActorRef[A]:
+        """Make an actor and start it; returns when its `on_start` has, and takes no turn of the loop without one.
+
+        Args:
+            cls: a class derived from `Actor`; for keyword arguments ``functools.partial(cls, key=value)``. It is called again,
+                with the same arguments, for every restart.
+            args: what it is called with.
+            name: unique among living siblings; default: the class's name with a number.
+            restart: what happens after a failure; default: the system's.
+            supervision: how this actor supervises its own children.
+            mailbox: its bounds; default: the system's.
+            concurrency: how many async handlers may run at a time. They begin in the order of their messages; above 1 they
+                may end in any order, and `self` changes under an awaiting handler.
+            reentrant: let an ask that has come around, through others, to this actor run between the lines of the handler that
+                waits for it, instead of failing it with `AskCycle`.
+            retry_start: treat a failing start like a failure later on: wait and try again as `restart` says.
+            passivate_after: drop the instance when the actor has been idle so long (seconds or "10m"); the next message makes
+                a new one. Its ref, its name and its watchers stay.
+
+        Raises:
+            ActorFailed: the class or `on_start` raised (the ``__cause__``); nothing is left of the actor.
+            NameTaken: a living sibling has that name.
+            ActorError: the system is not running, or a setting makes no sense.
+        """
+        return await self.spawn_under(
+            None,
+            cls,
+            args,
+            name=name,
+            restart=restart,
+            supervision=supervision,
+            mailbox=mailbox,
+            concurrency=concurrency,
+            reentrant=reentrant,
+            retry_start=retry_start,
+            passivate_after=passivate_after,
+        )
+
+    async def spawn_under(
+        self,
+        parent: Lifecycle | None,
+        cls: Callable[..., A],
+        args: tuple[object, ...],
+        *,
+        name: str | None,
+        restart: RestartStrategy | None,
+        supervision: Supervision | None,
+        mailbox: MailboxSettings | None,
+        concurrency: int,
+        reentrant: bool,
+        retry_start: bool,
+        passivate_after: float | str | None,
+    ) -> ActorRef[A]:
+        """Spawn for `spawn` and `ActorContext.spawn`, whose contract holds."""
+        if self._loop is None or self._closed or (parent is not None and parent.ending):
+            who = f"actor system {self.name!r}" if parent is None or not parent.ending else f"actor {parent.path!r}"
+            raise ActorError(f"{who} is not running, so it spawns nothing; use it inside `async with`")
+        if concurrency < 1:
+            raise ActorError(f"spawn: concurrency={concurrency} must be at least 1")
+        self.spawned += 1
+        if name is None:
+            name = f"{getattr(cls, '__name__', 'actor')}-{self.spawned}"
+        elif not name or "/" in name:
+            raise ActorError(f"spawn: {name!r} is no name for an actor: it must not be empty and has no '/' in it")
+        family = self.family if parent is None else parent.family
+        if family.find(name) is not None:
+            raise NameTaken(name if parent is None else f"{parent.path}/{name}")
+        lifecycle = Lifecycle(
+            self,
+            parent,
+            name,
+            cls,
+            args,
+            SpawnOptions(
+                strategy=self._restart if restart is None else restart,
+                supervision=DEFAULT_SUPERVISION if supervision is None else supervision,
+                mailbox=self._mailbox if mailbox is None else mailbox,
+                concurrency=concurrency,
+                reentrant=reentrant,
+                passivate_after=None if passivate_after is None else parse_duration(passivate_after, key="passivate_after"),
+            ),
+        )
+        family.add(name, lifecycle)
+        self.living += 1
+        while True:
+            try:
+                if lifecycle.build():
+                    await lifecycle.begin(current_request())
+                else:
+                    lifecycle.cell.run()
+                return lifecycle.ref
+            except BaseException as error:
+                if retry_start and isinstance(error, Exception) and await self._wait_to_retry(lifecycle, error):
+                    continue
+                lifecycle.reason = error
+                lifecycle.bury(f"its start failed: {describe(error)}")
+                if not isinstance(error, Exception):
+                    raise
+                raise ActorFailed(lifecycle.path, describe(error), "start") from error
+
+    async def _wait_to_retry(self, lifecycle: Lifecycle, error: Exception) -> bool:
+        strategy = lifecycle.strategy
+        if isinstance(strategy, FixedDelay) and strategy.attempts is None and strategy.delay == 0:
+            return False  # without a bound and without a wait it would be tried in a busy circle
+        delay = lifecycle.next_start(error)
+        if delay is None:
+            return False
+        await lifecycle.pause_for(delay)
+        return not lifecycle.ending
+
+    def lookup(self, path: str) -> ActorRef[Any] | None:
+        """The living actor at a path such as "counter" or "parent/child"; None if there is none."""
+        family, found = self.family, None
+        for name in path.split("/"):
+            found = family.find(name)
+            if found is None:
+                return None
+            family = found.family
+        return None if found is None else found.ref
+
+    async def stop(self, ref: ActorRef[Any], *, drain: bool = True, timeout: float | str = 5.0) -> None:
+        """End an actor; returns when it has ended, its children first, and its watchers have been told. Idempotent.
+
+        From the call on it takes no new messages: tells become dead letters, asks fail with `ActorStopped`.
+
+        Args:
+            drain: let it finish what is in its mailbox. Otherwise only the message in hand; the rest goes to the dead letters,
+                and pending asks fail.
+            timeout: seconds (or "5s") for each step: draining, the message in hand, `on_stop`. After it the handler is
+                interrupted (it sees `CancelledError`; a thread is left to itself). Cancelling the wait does not undo the stop.
+
+        Raises:
+            ActorError: an actor's handler awaits its own end; use ``self.context.stop()``.
+        """
+        lifecycle = ref.cell.lifecycle
+        caller = current_cell()
+        if caller is not None and lifecycle.contains(caller.lifecycle) and not caller.quiescent():
+            raise ActorError(f"actor {caller.path!r} would wait for its own end; use self.context.stop(), which does not wait")
+        if lifecycle.cell.state_name != "stopped":
+            await asyncio.shield(lifecycle.finish(None, drain=drain, timeout=parse_duration(timeout, key="stop timeout")))
+
+    async def kill(self, ref: ActorRef[Any]) -> None:
+        """Like ``stop(drain=False)``, but the message in hand is interrupted at once."""
+        await self.stop(ref, drain=False, timeout=0.0)
+
+    def watch(self, ref: ActorRef[Any]) -> asyncio.Future[Terminated]:
+        """A future that has the actor's end, at once if it has ended already. Cancelling it ends the watch."""
+        lifecycle = ref.cell.lifecycle
+        future: asyncio.Future[Terminated] = self.loop.create_future()
+        if lifecycle.cell.state_name == "stopped":
+            future.set_result(Terminated(ref, lifecycle.reason))
+            return future
+
+        def told(ended: Terminated) -> None:
+            if not future.done():
+                future.set_result(ended)
+
+        lifecycle.watchers[told] = False
+        future.add_done_callback(lambda _: lifecycle.watchers.pop(told, None))
+        return future
+
+    # -- seen from outside --
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop all of it runs on."""
+        if self._loop is None:
+            raise ActorError(f"actor system {self.name!r} is not running; use it inside `async with`")
+        return self._loop
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Messages that were not handled, with the reason."""
+        return self._dead_letters
+
+    @property
+    def sync(self) -> SyncSystem:
+        """The blocking face, for other threads."""
+        if self._sync is None:
+            from sage_actor.actor.sync import SyncSystem
+
+            self._sync = SyncSystem(self)
+        return self._sync
+
+    def statistics(self) -> SystemStatistics:
+        """Counts of every living actor, as a tree."""
+        return statistics_of_system(self)
+
+    async def wait_idle(self) -> None:
+        """Return when no actor has anything to do: no handler runs, nothing waits that could be served, nobody restarts.
+
+        Delays, timers and deadlines that lie ahead do not count, nor does work outside of actors.
+        """
+        while not all(lifecycle.is_idle() for lifecycle in self.everyone()):  # noqa: ASYNC110 - there is no event for "nobody"
+            await asyncio.sleep(0)
+
+    def everyone(self) -> list[Lifecycle]:
+        """All living actors, parents before children; the runtime's own view."""
+        found: list[Lifecycle] = []
+        pending = self.family.children
+        while pending:
+            lifecycle = pending.pop()
+            found.append(lifecycle)
+            pending.extend(lifecycle.family.children)
+        return found
+
+    # -- for the runtime --
+
+    def process_pool(self) -> ProcessPool:
+        """Where methods declared ``blocking(pool="process")`` run; its processes start at the first call."""
+        if self._process_pool is None:
+            from sage_actor.actor.process_pool import ProcessPool
+
+            self._process_pool = ProcessPool(f"{self.name}-pool")
+        return self._process_pool
+
+    def start_task(self, coroutine: Coroutine[Any, Any, R], name: str, *, context: Context | None = None) -> asyncio.Task[R]:
+        """A task of the system's own, held until it is done; what it raises unexpectedly is logged, unless somebody awaits it."""
+        task = self.loop.create_task(coroutine, name=f"{self.name}: {name}", context=self.base_context if context is None else context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def start_soon(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        """Like `start_task`, for what nobody awaits: what it raises is logged by the event loop."""
+        self._tasks.add(self.start_task(coroutine, name))
+
+    def escalated(self, error: BaseException) -> None:
+        """Nobody stands above the system: its actors have been stopped, which is said, and it goes on without them."""
+        self.log.error("all top-level actors were stopped: a failure was escalated to the system", error=describe(error))
+
+    def forget(self, lifecycle: Lifecycle) -> None:
+        """An actor has ended."""
+        self.living -= 1
+        self.registry.gone(lifecycle)
+
+    def dead_letter(self, lifecycle: Lifecycle, item: object, reason: str) -> None:
+        """A message will not be handled; it may come from another thread."""
+        message, method = item, ""
+        if isinstance(item, Call):
+            message = item.message
+            method = "" if item.handler is None else item.handler.name
+        letter = UndeliveredMessage(message, lifecycle.ref, reason, method, isinstance(item, Reply), self.clock.now_ms())
+        try:
+            self._dead_letters.add(letter)
+        except Exception as error:  # noqa: BLE001 - a subscriber is user code
+            self.log_error(lifecycle, error, "a subscriber of the dead letters failed")
+
+    @property
+    def log(self) -> BoundLogger:
+        """The system's logger; structlog is loaded when something is logged."""
+        if self._log is None:
+            from sage_actor.telemetry.logs import get_logger
+
+            self._log = get_logger(system=self.name)
+        return self._log
+
+    def log_failure(self, lifecycle: Lifecycle, error: BaseException, decided: Verdict) -> None:
+        """An actor has failed, and this is what is done about it."""
+        self.log.warning(
+            "actor failed", actor=lifecycle.path, error=describe(error), action=decided.action, delay=decided.delay, why=decided.reason,
+            exc_info=error,
+        )  # fmt: skip
+
+    def log_error(self, lifecycle: Lifecycle, error: BaseException | None, what: str) -> None:
+        """Something about an actor went wrong that changes nothing else."""
+        self.log.error(what, actor=lifecycle.path, error=None if error is None else describe(error), exc_info=error)
