@@ -52,6 +52,7 @@ cdef class Cell(BatchQueue):
     cdef dict apart
     cdef Reply interrupted
     cdef readonly bint killed
+    cdef readonly bint passive
     cdef object replayed
     cdef list stash
     cdef Py_ssize_t stash_capacity

@@ -125,6 +125,11 @@ class Cell(BatchQueue):
         """Serve from now on, what waits first."""
     def pause(self) -> None:
         """Begin nothing until `run`; mail is kept."""
+    @property
+    def passive(self) -> bool:
+        """Whether it has no instance and waits for mail to get one."""
+    def sleep_until_mail(self) -> None:
+        """The instance has been let go; the next message or signal calls ``lifecycle.wake_up()``."""
     def drain_and_refuse(self) -> None:
         """Take no new mail; serve what is queued."""
     def stop_serving(self) -> None:

@@ -204,6 +204,15 @@ cdef class Cell(BatchQueue):
         if self.state < STOPPING:
             self.state = PAUSED
 
+    def sleep_until_mail(self) -> None:
+        """The instance has been let go; the next message or signal has the lifecycle make a new one."""
+        self.state = PAUSED
+        self.actor = self.receive = self.behaviour = None
+        self.passive = True
+        self.waiter = WAKE
+        if self.has_items():
+            self.wake()
+
     def drain_and_refuse(self) -> None:
         """Take no new mail; what is queued is still served, then the lifecycle is told that all is quiet."""
         self.close()
@@ -311,6 +320,10 @@ cdef class Cell(BatchQueue):
     cdef int kick(self) except -1:
         """See to it that a turn comes."""
         if self.scheduled or self.state >= STOPPING:
+            return 0
+        if self.passive:
+            self.passive = False
+            self.lifecycle.wake_up()
             return 0
         if self.parked is not None:
             parked, self.parked = self.parked, None

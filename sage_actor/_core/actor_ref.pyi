@@ -1,17 +1,21 @@
 """ActorRef: an actor's address."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import GenericAlias
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, TypeVarTuple, overload
 
-from sage_actor._core.actor_cell import Cell
+from sage_actor._core.actor_cell import Cell, Handler
 from sage_actor._core.reply import Reply
 
 A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
 Ts = TypeVarTuple("Ts")
+
+class _Parts(AsyncIterator[R_co], Protocol[R_co]):
+    async def aclose(self) -> None: ...
 
 class ActorRef(Generic[A_co]):
     """An actor's address, the same for all of its lives; equal only to itself, hashable, never None after the actor's end.
@@ -83,6 +87,21 @@ class ActorRef(Generic[A_co]):
     def ask(self: ActorRef[A], method: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Reply[R]: ...
     @overload
     def ask(self, message: object, /, *, timeout: float | str | None = None) -> Reply[Any]: ...
+
+    def ask_handler(self, handler: Handler, arguments: tuple[object, ...], timeout: float | None = None) -> Reply[Any]:
+        """Ask with a handler of the runtime's own in place of a method; it gets the instance first. For the actor layer."""
+    def stream(
+        self: ActorRef[A], method: Callable[[A, *Ts], AsyncIterator[R]], /, *args: *Ts, demand: int = 16, **options: Any
+    ) -> _Parts[R]:
+        """Ask for an answer in parts: ``async for row in ref.stream(Reader.rows, path): ...``; the method is an async generator.
+
+        It begins when the first part is asked for, and is one message to the actor, which handles no other until it ends
+        (unless spawned with ``concurrency=`` above 1). At most `demand` parts are on their way: a slow reader holds the generator.
+        Leaving the loop early: call ``aclose()`` (or use `contextlib.aclosing`); it ends the generator, ``finally`` included.
+
+        Raises:
+            BadCall: the method is no async generator of the actor's class, or `demand` is below 1.
+        """
 
 def expire(reply: Reply[Any], now: float) -> None:
     """The deadline of an ask has passed; for the wheel of deadlines."""

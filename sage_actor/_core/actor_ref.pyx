@@ -219,6 +219,21 @@ cdef class ActorRef:
             reply.settle(FAILED, full)
         return reply
 
+    def ask_handler(self, Handler handler not None, tuple arguments not None, timeout=None):
+        return self.ask_item(None, handler, arguments, None, timeout)
+
+    def stream(self, method, /, *arguments, int demand=16, **options):
+        cdef Cell cell = self.cell
+        cdef object handler = None
+        if PyFunction_Check(method) and cell.handlers is not None:
+            handler = cell.handlers.get(method)
+        if handler is None or not (<Handler> handler).streaming:
+            name = getattr(method, "__qualname__", repr(method))
+            raise BadCall(cell.path, f"{name} is no async generator method of its class; use `await ref.ask(...)` for a single answer")
+        if demand < 1:
+            raise BadCall(cell.path, f"demand={demand} must be at least 1: so many parts may be on their way")
+        return cell.lifecycle.open_stream(handler, arguments, options or None, demand)
+
     cdef bint joins(self, Reply reply, Request parent) except -1:
         """Ties an ask to the request on whose behalf it is made. False if it is settled already."""
         cdef Cell cell = self.cell

@@ -74,6 +74,10 @@ class Actor:
     async def on_restart(self, error: BaseException) -> None:
         """Called on the old instance, children stopped and timers cancelled, before a fresh one takes over: let go of resources."""
 
+    async def on_passivate(self) -> None:
+        """Called on an instance that is let go because it was idle (``spawn(passivate_after=...)``); mail waits meanwhile, and then
+        a new instance is made. Not before a stop or restart."""
+
     async def on_terminated(self, ended: Terminated) -> None:
         """A watched or linked actor has ended. Not overridden, the watcher fails with `ActorEnded`.
 

@@ -125,18 +125,18 @@ class ActorContext:
 
     def watch(self, ref: ActorRef[Any]) -> None:
         """Have `on_terminated` called once when that actor has ended, at once if it has already. Watching twice is watching once."""
-        self._lifecycle.watch(ref.cell.lifecycle)
+        self._lifecycle.deathwatch.watch(ref.cell.lifecycle)
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
         """Undo `watch` (and `link`): from here on nothing is told, not even an end that was on its way."""
-        self._lifecycle.unwatch(ref.cell.lifecycle)
+        self._lifecycle.deathwatch.unwatch(ref.cell.lifecycle)
 
     def link(self, ref: ActorRef[Any]) -> None:
         """Watch that actor, and let it watch this one: each fails when the other has failed for good, unless its
         `on_terminated` handles it. An orderly stop of one does not fail the other."""
         other = ref.cell.lifecycle
-        self._lifecycle.watch(other, only_failures=True)
-        other.watch(self._lifecycle, only_failures=True)
+        self._lifecycle.deathwatch.watch(other, only_failures=True)
+        other.deathwatch.watch(self._lifecycle, only_failures=True)
 
     def become(self, behaviour: Callable[[Any], object], *, keep: bool = False) -> None:
         """Handle messages for `receive` with another function from the next one on.

@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 Pool = Literal["thread", "process"]
 
-HOOKS = frozenset({"on_start", "on_stop", "on_restart", "on_terminated"})
+HOOKS = frozenset({"on_start", "on_stop", "on_restart", "on_passivate", "on_terminated"})
 """Methods that the runtime calls; a message cannot name them."""
 
 _tables: WeakKeyDictionary[type, dict[FunctionType, Handler]] = WeakKeyDictionary()

@@ -22,10 +22,13 @@ from sage_actor.actor.blocking import run_blocking
 from sage_actor.actor.context import ActorContext
 from sage_actor.actor.family import Family
 from sage_actor.actor.handlers import handler_of, handlers_of
+from sage_actor.actor.instance import factory_name, make_instance
 from sage_actor.actor.mailbox import MailboxSettings
+from sage_actor.actor.passivation import Passivation
+from sage_actor.actor.quiescence import Quiescence
 from sage_actor.actor.supervision import RestartStrategy, remembered
 from sage_actor.actor.supervisor_scope import Supervision
-from sage_actor.actor.watching import Terminated
+from sage_actor.actor.watching import DeathWatch
 from sage_actor.errors import ActorError, ActorFailed
 from sage_actor.telemetry.histogram import LogHistogram
 
@@ -63,9 +66,9 @@ class Lifecycle:
     """One actor from spawn to end. The runtime's own; users hold an `ActorRef`."""
 
     __slots__ = (
-        "actor_context", "arguments", "cell", "end", "ending", "expected_errors", "factory", "failures", "family", "last_error",
-        "name", "parent", "passive", "path", "pausing", "quiet_waiters", "reason", "ref", "restarting", "restarts", "samples",
-        "strategy", "system", "watched", "watchers",
+        "actor_context", "arguments", "cell", "deathwatch", "end", "ending", "expected_errors", "factory", "failures", "family",
+        "last_error", "name", "parent", "passivation", "path", "pausing", "quiescence", "reason", "ref", "restarting", "restarts",
+        "samples", "strategy", "system",
     )  # fmt: skip
 
     def __init__(
@@ -90,13 +93,11 @@ class Lifecycle:
         self.restarts = 0
         self.restarting = False
         self.ending = False
-        self.passive = False
+        self.passivation = None if options.passivate_after is None else Passivation(self, options.passivate_after)
         self.end: asyncio.Task[None] | None = None
-        self.quiet_waiters: list[asyncio.Future[None]] = []
+        self.quiescence = Quiescence(system)
         self.pausing: asyncio.Future[None] | None = None
-        # Watching lifecycles, with whether they care for failures only; and callbacks from outside.
-        self.watchers: dict[Lifecycle | Callable[[Terminated], object], bool] = {}
-        self.watched: dict[Lifecycle, Call | None] = {}
+        self.deathwatch = DeathWatch(self)
         self.samples: tuple[LogHistogram, LogHistogram] | None = None
         self.family = Family(system, self, options.supervision)
         self.actor_context = ActorContext(self)
@@ -127,8 +128,7 @@ class Lifecycle:
     def class_name(self) -> str:
         """The actor's class, as far as it is known."""
         made = self.cell.actor
-        factory = self.factory.func if isinstance(self.factory, partial) else self.factory
-        return getattr(factory, "__name__", repr(factory)) if made is None else type(made).__name__
+        return factory_name(self.factory) if made is None else type(made).__name__
 
     def contains(self, other: Lifecycle | None) -> bool:
         """Whether `other` is this actor or one below it."""
@@ -149,33 +149,23 @@ class Lifecycle:
         Raises:
             Exception: whatever the class raised.
         """
-        actor = self.cell.context.run(self._make)
+        actor = self.cell.context.run(make_instance, self.factory, self.arguments, self.actor_context, self.path)
         cls = type(actor)
         self.expected_errors = cls.expected_errors
         receive = None if cls.receive is Actor.receive else actor.receive
         self.cell.install(actor, receive, handlers_of(cls, outermost=Actor))
         return cls.on_start is not Actor.on_start
 
-    def _make(self) -> Actor:
-        factory: Any = self.factory
-        arguments, options = self.arguments, dict[str, Any]()
-        while isinstance(factory, partial):
-            factory, arguments, options = factory.func, (*factory.args, *arguments), {**factory.keywords, **options}
-        if isinstance(factory, type) and issubclass(factory, Actor) and factory.__new__ is object.__new__:
-            actor = object.__new__(factory)
-            actor._context = self.actor_context  # there already in __init__
-            actor.__init__(*arguments, **options)  # type: ignore[misc]
-            return actor
-        made = factory(*arguments, **options)
-        if not isinstance(made, Actor):
-            raise ActorError(f"actor {self.path!r}: spawn needs a class derived from Actor (or a function that makes one), got {made!r}")
-        made._context = self.actor_context
-        return made
-
     async def begin(self, scope: Request | None) -> None:
         """Await `on_start`, on behalf of whoever spawns, then run."""
         await self.hook("on_start", scope=scope)
+        self.run()
+
+    def run(self) -> None:
+        """The instance is ready: serve."""
         self.cell.run()
+        if self.passivation is not None:
+            self.passivation.begin()
 
     async def hook(self, name: str, *arguments: object, scope: Request | None = None) -> None:
         """Call a hook of the present instance in its own context and await it."""
@@ -299,7 +289,42 @@ class Lifecycle:
         self.restarting = False
         self.restarts += 1
         self.system.restarts += 1
-        self.cell.run()
+        self.run()
+
+    # -- passivation --
+
+    def may_passivate(self) -> bool:
+        """Whether nothing would be lost by letting the instance go."""
+        cell = self.cell
+        in_use = self.family.children or self.actor_context.timers.active or cell.stashed or len(cell)
+        return cell.state_name == "running" and cell.quiescent() and not in_use
+
+    async def passivate(self) -> None:
+        """Let the instance go; mail that comes meanwhile waits and has a new one made."""
+        self.cell.pause()
+        try:
+            await self.hook("on_passivate")
+        except Exception as own:  # noqa: BLE001 - a user's hook; the passivation goes on
+            self.system.log_error(self, own, "on_passivate failed")
+        if not self.ending:
+            self.cell.sleep_until_mail()
+
+    def wake_up(self) -> None:
+        """From the cell: there is mail for a passive actor."""
+        self.restarting = True
+        self.system.start_soon(self._wake_up(), f"waking of {self.path}")
+
+    async def _wake_up(self) -> None:
+        try:
+            if self.build():
+                await self.hook("on_start")
+        except Exception as error:  # noqa: BLE001 - constructors and on_start are user code; the supervisor decides
+            self.cell.pause()
+            self.start_failed(error)
+            return
+        self.restarting = False
+        if not self.ending:
+            self.run()
 
     # -- ending --
 
@@ -330,43 +355,18 @@ class Lifecycle:
 
     def quiet(self) -> None:
         """From the cell: no handler runs and none can be begun now."""
-        if self.quiet_waiters:
-            waiters, self.quiet_waiters = self.quiet_waiters, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self.quiescence.look()
 
     def _is_drained(self) -> bool:
         return self.ending or (self.cell.quiescent() and not self.restarting and len(self.cell) == 0 and self.cell.stashed == 0)
 
-    async def _until(self, condition: Callable[[], bool], limit: float) -> bool:
-        """Wait until it holds, at most `limit` seconds of the system's clock; says whether it does. Looked at when all is quiet."""
-        if condition():
-            return True
-        over = False
-
-        def time_is_up() -> None:
-            nonlocal over
-            over = True
-            self.quiet()
-
-        alarm = self.system.clock.call_later(limit, time_is_up)
-        try:
-            while not condition() and not over:
-                waiter = self.system.loop.create_future()
-                self.quiet_waiters.append(waiter)
-                await waiter
-        finally:
-            alarm.cancel()
-        return condition()
-
     async def _until_quiet(self, limit: float) -> bool:
-        return await self._until(self.cell.quiescent, limit)
+        return await self.quiescence.until(self.cell.quiescent, limit)
 
     async def _end(self, drain: bool, limit: float) -> None:
         try:
             if drain:
-                await self._until(self._is_drained, limit)
+                await self.quiescence.until(self._is_drained, limit)
             self._stop_serving()
             if not await self._until_quiet(limit):
                 self.cell.kill()
@@ -411,21 +411,12 @@ class Lifecycle:
         for left in self.cell.take_leftovers():
             self.cell.refuse_leftover(left, words)
         self.actor_context.timers.cancel_all()
+        if self.passivation is not None:
+            self.passivation.cancel()
         self.cell.ended()
         self._siblings().remove(self.name, self)
         self.system.forget(self)
-        for other in list(self.watched):
-            self.unwatch(other)
-        ended = Terminated(self.ref, self.reason)
-        watchers, self.watchers = self.watchers, {}
-        for watcher, only_failures in watchers.items():
-            if isinstance(watcher, Lifecycle):
-                if self.reason is not None or not only_failures:
-                    watcher.told(self, ended)
-                else:
-                    watcher.watched.pop(self, None)
-            else:
-                watcher(ended)
+        self.deathwatch.announce()
 
     def why_closed(self) -> str:
         """Why no message is taken any more, in words."""
@@ -433,36 +424,16 @@ class Lifecycle:
             return describe(self.reason)
         return "it was stopped" if self.cell.state_name == "stopped" else "it is stopping"
 
-    # -- death watch --
-
-    def watch(self, other: Lifecycle, *, only_failures: bool = False) -> None:
-        """See `ActorContext.watch` and `ActorContext.link`."""
-        if other is self:
-            raise ActorError(f"actor {self.path!r} cannot watch itself; its end is told by on_stop")
-        self.watched.setdefault(other, None)
-        if other.cell.state_name == "stopped":
-            if other.reason is not None or not only_failures:
-                self.told(other, Terminated(other.ref, other.reason))
-        else:
-            other.watchers[self] = only_failures and other.watchers.get(self, True)
-
-    def unwatch(self, other: Lifecycle) -> None:
-        """See `ActorContext.unwatch`."""
-        other.watchers.pop(self, None)
-        signal = self.watched.pop(other, None)
-        if signal is not None:
-            signal.revoke()
-
-    def told(self, other: Lifecycle, ended: Terminated) -> None:
-        """A watched actor has ended."""
-        if self.watched.get(other) is None:  # else the news is on its way already
-            self.watched[other] = self.cell.signal(self.handler_for(type(self.cell.actor).on_terminated), (ended,))
-
     # -- what the cell asks for --
 
     def handler_of(self, receive: Callable[..., object]) -> Handler:
         """What is known about a behaviour."""
         return handler_of(getattr(receive, "__func__", receive), "receive")
+
+    def terminated_handler(self) -> Handler:
+        """The hook that a watched actor's end is told to."""
+        actor = self.cell.actor
+        return ON_TERMINATED if actor is None else self.handler_for(type(actor).on_terminated)
 
     def handler_for(self, method: Callable[..., object]) -> Handler:
         """The handler of a method of this actor, given bound or not.
@@ -485,6 +456,12 @@ class Lifecycle:
     def dead_letter(self, item: object, reason: str) -> None:
         """A message for this actor will not be handled."""
         self.system.dead_letter(self, item, reason)
+
+    def open_stream(self, handler: Handler, arguments: tuple[object, ...], options: dict[str, object] | None, demand: int) -> Any:
+        """Start an answer in parts."""
+        from sage_actor.actor.streaming import open_stream
+
+        return open_stream(self, handler, arguments, options or {}, demand)
 
     def send_when_room(self, reply: Any) -> None:
         """An ask of a full mailbox waits for room in a task of its own, which ends with the ask."""

@@ -90,7 +90,7 @@ def statistics_of(lifecycle: Lifecycle) -> ActorStatistics:
     return ActorStatistics(
         path=lifecycle.path,
         class_name=lifecycle.class_name,
-        state="passive" if lifecycle.passive else cell.state_name,
+        state="passive" if cell.passive else cell.state_name,
         accepted=queue.accepted,
         handled=cell.handled,
         failed=cell.failed,

@@ -13,6 +13,7 @@ from sage_actor._core.reply import Call, Reply
 from sage_actor.actor.dead_letters import DeadLetters, UndeliveredMessage
 from sage_actor.actor.deadlines import DeadlineWheel
 from sage_actor.actor.family import Family
+from sage_actor.actor.instance import factory_name
 from sage_actor.actor.lifecycle import Lifecycle, SpawnOptions, describe
 from sage_actor.actor.mailbox import MailboxSettings
 from sage_actor.actor.registry import Registry
@@ -215,7 +216,7 @@ class ActorSystem:
             raise ActorError(f"spawn: concurrency={concurrency} must be at least 1")
         self.spawned += 1
         if name is None:
-            name = f"{getattr(cls, '__name__', 'actor')}-{self.spawned}"
+            name = f"{factory_name(cls)}-{self.spawned}"
         elif not name or "/" in name:
             raise ActorError(f"spawn: {name!r} is no name for an actor: it must not be empty and has no '/' in it")
         family = self.family if parent is None else parent.family
@@ -243,7 +244,7 @@ class ActorSystem:
                 if lifecycle.build():
                     await lifecycle.begin(current_request())
                 else:
-                    lifecycle.cell.run()
+                    lifecycle.run()
                 return lifecycle.ref
             except BaseException as error:
                 if retry_start and isinstance(error, Exception) and await self._wait_to_retry(lifecycle, error):
@@ -311,8 +312,8 @@ class ActorSystem:
             if not future.done():
                 future.set_result(ended)
 
-        lifecycle.watchers[told] = False
-        future.add_done_callback(lambda _: lifecycle.watchers.pop(told, None))
+        take_back = lifecycle.deathwatch.call(told)
+        future.add_done_callback(lambda _: take_back())
         return future
 
     # -- seen from outside --
@@ -414,10 +415,12 @@ class ActorSystem:
     def log_failure(self, lifecycle: Lifecycle, error: BaseException, decided: Verdict) -> None:
         """An actor has failed, and this is what is done about it."""
         self.log.warning(
-            "actor failed", actor=lifecycle.path, error=describe(error), action=decided.action, delay=decided.delay, why=decided.reason,
+            f"actor {lifecycle.path!r} failed: {describe(error)}", actor=lifecycle.path, error=describe(error), action=decided.action, delay=decided.delay, why=decided.reason,
             exc_info=error,
         )  # fmt: skip
 
     def log_error(self, lifecycle: Lifecycle, error: BaseException | None, what: str) -> None:
         """Something about an actor went wrong that changes nothing else."""
-        self.log.error(what, actor=lifecycle.path, error=None if error is None else describe(error), exc_info=error)
+        self.log.error(
+            f"actor {lifecycle.path!r}: {what}", actor=lifecycle.path, error=None if error is None else describe(error), exc_info=error
+        )
