@@ -26,6 +26,11 @@ CASES = {
     "compile": "compile",
     "stop": "stop",
     "shuffle": "shuffle",
+    "tell": "tell",
+    "ask": "ask",
+    "actors_memory": "actors_memory",
+    "ring": "ring",
+    "spawn": "spawn",
 }
 
 

@@ -48,9 +48,8 @@ cdef class Cell(BatchQueue):
     cdef Request scope
     cdef object message_in_hand
     cdef Call call_in_hand
-    cdef bint stash_asked
+    cdef object stash_item
     cdef dict apart
-    cdef Reply interrupted
     cdef readonly bint killed
     cdef readonly bint passive
     cdef object replayed
@@ -67,6 +66,8 @@ cdef class Cell(BatchQueue):
     cdef double now(self)
     cdef bint broken_off(self, object task, Call call, object message, object error) except -1
     cdef int refuse_in_hand(self, Call call, object message, str reason) except -1
+    cdef int begin_task(self) except -1
+    cdef bint in_step(self, object task) except -1
     cdef int run_reentrant(self, Reply reply) except -1
     cdef bint submit(self, object item) except -1
     cdef int kick(self) except -1

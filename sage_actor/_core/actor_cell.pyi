@@ -148,6 +148,8 @@ class Cell(BatchQueue):
         """No handler runs, and nothing waits that could be served now."""
     def quiescent(self) -> bool:
         """No handler runs."""
+    def has_mail(self) -> bool:
+        """Whether a message or signal waits that could be begun next; what is stashed does not count."""
     def signal(self, handler: Handler, arguments: tuple[object, ...]) -> Call:
         """Put a call of a hook into the control lane."""
     async def submit_when_room(self, item: object) -> bool:

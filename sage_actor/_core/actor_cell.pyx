@@ -13,7 +13,7 @@ from sage_actor._core.batch_queue cimport BatchQueue
 from sage_actor._core.lane cimport Lane, PriorityLane
 from sage_actor._core.reply cimport ANSWERED, FAILED, PENDING, Call, Reply, Request
 
-from asyncio import CancelledError, sleep
+from asyncio import CancelledError, current_task, sleep
 from collections import deque
 from contextvars import ContextVar
 
@@ -169,6 +169,7 @@ cdef class Cell(BatchQueue):
         self.clock_monotonic = clock_monotonic
         self.turn_seconds = 0.002 if clock_monotonic is None else 0.0  # another clock than the machine's: turns by count alone
         self.wheel = wheel
+        self.stash_item = NOTHING
         self.turn_callback = self.turn
         self.scope = Request(self)
         self.scope.finished = True
@@ -232,6 +233,7 @@ cdef class Cell(BatchQueue):
         self.state = STOPPED
         self.behaviour = self.receive = self.actor = None
         self.waiter = None
+        self.turn_callback = None  # breaks the circle
         if self.parked is not None:
             parked, self.parked = self.parked, None
             if not parked.done():
@@ -273,6 +275,10 @@ cdef class Cell(BatchQueue):
     def quiescent(self) -> bool:
         """No handler runs."""
         return not self.busy and self.active == 0
+
+    def has_mail(self) -> bool:
+        """Whether a message or signal waits that could be begun next; what is stashed does not count."""
+        return self.has_items()
 
     # -- in --
 
@@ -362,7 +368,7 @@ cdef class Cell(BatchQueue):
             if status == 2 or status == -1:
                 self.kick()
         if status == 1:
-            self.task = self.loop.create_task(self.consume(), context=self.context, name=f"actor {self.path}")
+            self.begin_task()
         elif status == 0:
             self.waiter = WAKE
             self.after_step()
@@ -477,6 +483,27 @@ cdef class Cell(BatchQueue):
         self.finish(call, item, result)
         return 0
 
+    cdef int begin_task(self) except -1:
+        self.task = self.loop.create_task(self.consume(), context=self.context, name=f"actor {self.path}")
+        self.task.add_done_callback(self.task_done)
+        return 0
+
+    def task_done(self, task) -> None:
+        """A task that was cancelled before its first step has run none of its own code."""
+        if self.task is not task:
+            return
+        self.task = None
+        if self.pending is None:
+            return
+        awaitable, self.pending = self.pending, None
+        if hasattr(awaitable, "close"):
+            awaitable.close()
+        self.busy = False
+        self.refuse_in_hand(self.call_in_hand, self.message_in_hand, "it was interrupted")
+        if not self.killed:
+            self.lifecycle.task_cancelled()
+        self.after_step()
+
     async def consume(self) -> None:
         cdef int status = 1
         cdef Call call
@@ -502,6 +529,8 @@ cdef class Cell(BatchQueue):
                         return
                 else:
                     request.finished = True
+                    if type(call) is Reply and (<Reply> call).interrupted:  # it caught its cancellation, and answers all the same
+                        self.task.uncancel()
                     self.finish(call, message, result)
                 awaitable = result = message = call = request = None
             elif status == 2:
@@ -512,7 +541,7 @@ cdef class Cell(BatchQueue):
                 self.after_step()
                 if self.state == STOPPED:
                     return
-                if self.state == PAUSED or not self.has_items():
+                if self.state >= PAUSED or not self.has_items():
                     self.parked = self.loop.create_future()
                     try:
                         await self.parked
@@ -538,8 +567,7 @@ cdef class Cell(BatchQueue):
             if self.killed:
                 self.refuse_in_hand(call, message, "it was interrupted")
                 return True
-            if self.interrupted is not None and self.interrupted is call:
-                self.interrupted = None
+            if type(call) is Reply and (<Reply> call).interrupted:
                 task.uncancel()
                 self.refuse_in_hand(call, message, "its caller gave up")
                 return False
@@ -566,30 +594,41 @@ cdef class Cell(BatchQueue):
         context.run(CURRENT.set, request)
         if self.apart is None:
             self.apart = {}
-        task = self.loop.create_task(self.run_apart(awaitable, call, message, request), context=context, name=f"actor {self.path}")
-        self.apart[task] = call
+        task = self.loop.create_task(self.run_apart(call, message, awaitable, request), context=context, name=f"actor {self.path}")
+        self.apart[task] = [call, message, awaitable, False]
+        task.add_done_callback(self.apart_done)
         self.active += 1
         return 0
 
-    async def run_apart(self, awaitable, Call call, message, Request request) -> None:
-        from asyncio import current_task
-
+    async def run_apart(self, Call call, message, awaitable, Request request) -> None:
         task = current_task()
+        entry = self.apart[task]
+        entry[2] = None  # it has begun
         try:
-            try:
-                result = await awaitable
-            except BaseException as error:
-                if self.broken_off(task, call, message, error) and not self.killed:
-                    raise
-            else:
-                self.finish(call, message, result)
-        finally:
+            result = await awaitable
+        except BaseException as error:
             request.finished = True
-            self.active -= 1
-            self.apart.pop(task, None)
-            if self.state < STOPPING and self.waiter is not None and self.has_items():
-                self.wake()
-            self.after_step()
+            entry[3] = True
+            if self.broken_off(task, call, message, error) and not self.killed:
+                raise
+        else:
+            request.finished = True
+            entry[3] = True
+            self.finish(call, message, result)
+
+    def apart_done(self, task) -> None:
+        entry = self.apart.pop(task)
+        self.active -= 1
+        call, message, awaitable, _ = entry
+        if awaitable is not None:  # cancelled before its first step
+            if hasattr(awaitable, "close"):
+                awaitable.close()
+            self.refuse_in_hand(call, message, "it was interrupted")
+        if not task.cancelled():
+            task.exception()  # KeyboardInterrupt and the like have been raised through the loop already
+        if self.state < STOPPING and self.waiter is not None and self.has_items():
+            self.wake()
+        self.after_step()
 
     cdef int run_reentrant(self, Reply reply) except -1:
         """An ask that has come back around to an actor which allows that: handled at once, between the lines of the others."""
@@ -609,8 +648,8 @@ cdef class Cell(BatchQueue):
     cdef int finish(self, Call call, object message, object result) except -1:
         self.call_in_hand = None
         self.message_in_hand = None
-        if self.stash_asked:
-            self.stash_asked = False
+        if self.stash_item is not NOTHING and self.stash_item is message:
+            self.stash_item = NOTHING
             if self.stash is None:
                 self.stash = []
             self.stash.append(message)
@@ -619,11 +658,12 @@ cdef class Cell(BatchQueue):
             return 0
         if call is None:
             self.handled += 1
-        elif not call.signal:
-            self.handled += 1
-            if type(call) is Reply:
-                call.finished = True
-                (<Reply> call).settle(ANSWERED, result)
+        else:
+            call.finished = True
+            if not call.signal:
+                self.handled += 1
+                if type(call) is Reply:
+                    (<Reply> call).settle(ANSWERED, result)
         if self.probe_taken_at != 0.0:
             self.probe_done()
         return 0
@@ -633,22 +673,22 @@ cdef class Cell(BatchQueue):
         cdef bint asked = call is not None and type(call) is Reply
         self.call_in_hand = None
         self.message_in_hand = None
-        self.stash_asked = False
+        self.stash_item = NOTHING
         self.probe_taken_at = 0.0
+        if call is not None:
+            call.finished = True
         if isinstance(error, TypeError) and not isinstance(error, BadCall) and handler is not None and not call.signal:
             if raised_at_the_call(error, handler.function):
                 cause, error = error, BadCall(self.path, str(error))
                 error.__cause__ = cause
         if isinstance(error, BadCall) and error.actor == self.path and (call is None or not call.signal):
             if asked:
-                call.finished = True
                 (<Reply> call).settle(FAILED, error)
             self.refuse(message, error.problem)
             return 0
         if asked and isinstance(error, self.lifecycle.expected_errors):
             self.handled += 1
             self.expected_errors += 1
-            call.finished = True
             (<Reply> call).settle(FAILED, error)
             return 0
         if call is None or not call.signal:
@@ -656,7 +696,6 @@ cdef class Cell(BatchQueue):
         self.failed += 1
         doing = "receive" if handler is None else handler.name
         if asked:
-            call.finished = True
             (<Reply> call).settle(FAILED, self.lifecycle.failure_of(error, doing))
         if self.state < PAUSED:
             self.state = PAUSED
@@ -688,9 +727,20 @@ cdef class Cell(BatchQueue):
         cdef Handler handler = reply.handler
         if handler is None or not handler.interruptible:
             return
-        if self.call_in_hand is reply and self.task is not None and self.interrupted is None:
-            self.interrupted = reply
-            self.task.cancel()
+        cdef object task = None
+        if self.call_in_hand is reply:
+            task = self.task
+        elif self.apart is not None:
+            for other, entry in self.apart.items():
+                if (<list> entry)[0] is reply:
+                    task = other
+        # Only while the handler is suspended: then the cancellation reaches it, and nothing else, at its next step.
+        if task is not None and not reply.interrupted and not self.in_step(task):
+            reply.interrupted = True
+            task.cancel()
+
+    cdef bint in_step(self, task) except -1:
+        return current_task(self.loop) is task
 
     # -- inline --
 
@@ -733,7 +783,7 @@ cdef class Cell(BatchQueue):
         if awaits == 1:
             self.waiter = None
             if self.task is None:
-                self.task = self.loop.create_task(self.consume(), context=self.context, name=f"actor {self.path}")
+                self.begin_task()
             else:
                 self.kick()
         elif self.state != RUNNING:
@@ -757,11 +807,13 @@ cdef class Cell(BatchQueue):
         return True
 
     def stash_current(self) -> None:
-        if self.message_in_hand is None and self.call_in_hand is None and not self.in_plain:
-            raise BadCall(self.path, "there is no message to stash: stash() is for the message whose handler runs")
+        if not self.in_plain and not (self.busy and self.in_step(self.task)):
+            raise BadCall(self.path, "stash() is for the message whose handler runs, and not for handlers that run beside each other")
+        if self.call_in_hand is not None and self.call_in_hand.signal:
+            raise BadCall(self.path, "a timer's tick or another signal cannot be stashed")
         if self.stash is not None and len(self.stash) >= self.stash_capacity:
             raise MailboxFull(f"{self.path} (stash)", self.stash_capacity)
-        self.stash_asked = True
+        self.stash_item = self.message_in_hand
 
     def unstash(self) -> int:
         cdef Py_ssize_t count
@@ -793,7 +845,11 @@ cdef class Cell(BatchQueue):
 
     @property
     def in_hand(self) -> int:
-        cdef Py_ssize_t count = self.active
+        cdef Py_ssize_t count = 0
+        if self.apart:
+            for entry in self.apart.values():
+                if not entry[3] and (entry[0] is None or not entry[0].signal):
+                    count += 1
         if self.busy and self.message_in_hand is not None and (self.call_in_hand is None or not self.call_in_hand.signal):
             count += 1
         return count

@@ -87,7 +87,6 @@ class ActorRef(Generic[A_co]):
     def ask(self: ActorRef[A], method: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Reply[R]: ...
     @overload
     def ask(self, message: object, /, *, timeout: float | str | None = None) -> Reply[Any]: ...
-
     def ask_handler(self, handler: Handler, arguments: tuple[object, ...], timeout: float | None = None) -> Reply[Any]:
         """Ask with a handler of the runtime's own in place of a method; it gets the instance first. For the actor layer."""
     def stream(

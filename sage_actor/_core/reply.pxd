@@ -29,6 +29,7 @@ cdef class Reply(Call):
     cdef public bint _asyncio_future_blocking
     cdef readonly int state
     cdef bint handled
+    cdef bint interrupted
     cdef object value
     cdef object loop
     cdef object callback

@@ -43,6 +43,7 @@ cdef extern from *:
     void sage_raise(PyObject *error) noexcept
     object sage_call_soon(object loop, object callback, object argument, object context)
     void sage_set_iternext(object type, void *function) noexcept
+    object PyContext_CopyCurrent()
     void Py_INCREF(PyObject *value) noexcept
     void PyErr_SetObject(PyObject *type, PyObject *value) noexcept
     PyObject *PyExc_StopIteration
@@ -174,9 +175,7 @@ cdef class Reply(Call):
 
     def add_done_callback(self, callback, *, context=None) -> None:
         if context is None:
-            from contextvars import copy_context
-
-            context = copy_context()
+            context = PyContext_CopyCurrent()
         if self.state != PENDING:
             self.schedule(callback, context)
         elif self.callback is None and self.further_callbacks is None:

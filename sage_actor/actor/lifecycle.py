@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -50,10 +50,6 @@ class SpawnOptions:
     concurrency: int
     reentrant: bool
     passivate_after: float | None
-
-
-async def _awaited(awaitable: Awaitable[object]) -> None:
-    await awaitable
 
 
 def describe(error: BaseException) -> str:
@@ -172,16 +168,18 @@ class Lifecycle:
         actor: Actor | None = self.cell.actor
         if actor is None or getattr(type(actor), name) is getattr(Actor, name):
             return
+        method = getattr(actor, name)
         request = Request(self.cell, scope)
 
-        def call() -> Any:
+        async def await_it() -> None:
             current_request_variable.set(request)
-            return getattr(actor, name)(*arguments)
+            # Called in here: a task that is cancelled before its first step leaves no coroutine behind.
+            result = method(*arguments)
+            if inspect.isawaitable(result):
+                await result
 
         try:
-            awaitable = self.cell.context.run(call)
-            if inspect.isawaitable(awaitable):
-                await self.system.start_task(_awaited(awaitable), f"{name} of {self.path}", context=self.cell.context)
+            await self.system.start_task(await_it(), f"{name} of {self.path}", context=self.cell.context)
         finally:
             request.finish()
 
@@ -358,7 +356,7 @@ class Lifecycle:
         self.quiescence.look()
 
     def _is_drained(self) -> bool:
-        return self.ending or (self.cell.quiescent() and not self.restarting and len(self.cell) == 0 and self.cell.stashed == 0)
+        return self.ending or (self.cell.quiescent() and not self.restarting and not self.cell.has_mail())
 
     async def _until_quiet(self, limit: float) -> bool:
         return await self.quiescence.until(self.cell.quiescent, limit)

@@ -414,13 +414,10 @@ class ActorSystem:
 
     def log_failure(self, lifecycle: Lifecycle, error: BaseException, decided: Verdict) -> None:
         """An actor has failed, and this is what is done about it."""
-        self.log.warning(
-            f"actor {lifecycle.path!r} failed: {describe(error)}", actor=lifecycle.path, error=describe(error), action=decided.action, delay=decided.delay, why=decided.reason,
-            exc_info=error,
-        )  # fmt: skip
+        event = f"actor {lifecycle.path!r} failed: {describe(error)}"  # in words too: not every set-up shows the values
+        self.log.warning(event, actor=lifecycle.path, action=decided.action, delay=decided.delay, why=decided.reason, exc_info=error)
 
     def log_error(self, lifecycle: Lifecycle, error: BaseException | None, what: str) -> None:
         """Something about an actor went wrong that changes nothing else."""
-        self.log.error(
-            f"actor {lifecycle.path!r}: {what}", actor=lifecycle.path, error=None if error is None else describe(error), exc_info=error
-        )
+        event = f"actor {lifecycle.path!r}: {what}"
+        self.log.error(event, actor=lifecycle.path, error=None if error is None else describe(error), exc_info=error)

@@ -16,8 +16,8 @@ from sage_actor._core.batch import Batch, Marker
 from sage_actor._core.batch_queue import Gate
 from sage_actor._core.frame import CREDIT, DATA, MARKER, encode
 from sage_actor.actor.backend import Buffer, Endpoint
+from sage_actor.actor.portable import dump
 from sage_actor.errors import SerializationError
-from sage_actor.runtime.portable import dump
 
 __all__ = ["Channel", "LocalChannel", "RemoteChannel", "credit_frame", "decode_batch", "decode_marker", "encode_batch", "estimate_bytes"]
 

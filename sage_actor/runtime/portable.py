@@ -1,4 +1,4 @@
-"""Exceptions that cross a process border: the original if it survives the trip, else its text."""
+"""Failures of a job that cross a process border, with cause and traceback, and dead letters with their errors."""
 
 from __future__ import annotations
 
@@ -8,39 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
+from sage_actor.actor.portable import dump, portable_error
 from sage_actor.dataflow.policies import DeadLetter
-from sage_actor.errors import OperatorError, SageError
+from sage_actor.errors import OperatorError
 
-__all__ = ["RemoteError", "dump", "pack_error", "portable_error", "portable_letters", "unpack_error"]
-
-
-def dump(value: object, buffers: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
-    """cloudpickle, protocol 5: functions and classes of scripts travel by value."""
-    import cloudpickle
-
-    pickler: Any = cloudpickle
-    return cast("bytes", pickler.dumps(value, protocol=5, buffer_callback=buffers))
-
-
-class RemoteError(SageError):
-    """Stands for an exception of another process that cannot be pickled; carries its type and text."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(kind, text)
-        self.kind = kind
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.text}"
-
-
-def portable_error(error: BaseException) -> BaseException:
-    """The error itself if pickling gives an equal one back, else a `RemoteError` with its text."""
-    try:
-        copied = pickle.loads(dump(error))
-    except Exception:  # noqa: BLE001 - a user's exception class may raise anything while it is rebuilt
-        return RemoteError(type(error).__name__, str(error))
-    return error if type(copied).__name__ == type(error).__name__ else RemoteError(type(error).__name__, str(error))
+__all__ = ["pack_error", "portable_letters", "unpack_error"]
 
 
 def portable_letters(values: Any) -> list[Any]:

@@ -6,11 +6,11 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sage_actor.actor.portable import dump
 from sage_actor.dataflow.graph import Operator
 from sage_actor.dataflow.plan import TaskSpec
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import SerializationError
-from sage_actor.runtime.portable import dump
 
 if TYPE_CHECKING:
     from sage_actor.runtime.worker import JobIdentity

@@ -13,11 +13,12 @@ from typing import Any
 from sage_actor._core.batch_queue import Gate
 from sage_actor._core.frame import CONTROL, CREDIT, DATA, FrameHeader, decode, encode
 from sage_actor.actor.backend import Endpoint
+from sage_actor.actor.portable import dump
 from sage_actor.dataflow.plan import ChannelSpec, TaskSpec
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import BackendError, FrameError, OperatorError, SageError
 from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
-from sage_actor.runtime.portable import dump, pack_error
+from sage_actor.runtime.portable import pack_error
 from sage_actor.runtime.task import Task
 
 __all__ = ["JobIdentity", "TaskHost", "control_frame", "explain_frame", "main", "read_control"]

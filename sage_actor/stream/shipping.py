@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING
 
+from sage_actor.actor.portable import dump
 from sage_actor.errors import SerializationError
-from sage_actor.runtime.portable import dump
 from sage_actor.runtime.shipping import PICKLING_ERRORS, blame
 
 if TYPE_CHECKING:

@@ -5,5 +5,6 @@ from __future__ import annotations
 
 from sage_actor.testing.manual_clock import ManualClock
 from sage_actor.testing.redis_server import RedisServer, redis_server
+from sage_actor.testing.simulation import Faults, Simulation, SimulationFailed, SimulationStuck
 
-__all__ = ["ManualClock", "RedisServer", "redis_server"]
+__all__ = ["Faults", "ManualClock", "RedisServer", "Simulation", "SimulationFailed", "SimulationStuck", "redis_server"]
