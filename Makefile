@@ -3,12 +3,13 @@ PYTHON ?= python3
 BACKEND ?= local
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK ?= 600
 
 RUN := .venv/bin/python
 INSTALL := $(PYTHON) install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format examples bench rules docs wheel-test clean
+.PHONY: help venv demo test check format examples bench rules docs soak wheel-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +55,10 @@ rules:  ## the rules of the semantics and the tests that hold us to them
 docs:  ## run every program and check every reference in README.md, docs/ and the docstrings
 	@$(INSTALL) test
 	@$(RUN) -m pytest -q tests/test_docs.py sage_actor $(PYTEST_ARGS)
+
+soak:  ## ten minutes of random load on the actor system (SOAK=20 for seconds)
+	@$(INSTALL) test
+	@$(RUN) tests/soak.py --seconds $(SOAK)
 
 wheel-test:  ## sdist, wheel from the sdist, a bare environment, another folder
 	@$(INSTALL) test

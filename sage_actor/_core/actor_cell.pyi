@@ -6,9 +6,9 @@ from contextvars import Context, ContextVar
 from types import FunctionType
 from typing import Any
 
-from sage_actor._core.actor_ref import ActorRef
-from sage_actor._core.batch_queue import BatchQueue, Overflow
-from sage_actor._core.reply import Call, Reply, Request
+from sage_actor._core.actor_mailbox import ActorMailbox
+from sage_actor._core.batch_queue import Overflow
+from sage_actor._core.reply import Reply, Request
 
 current_request_variable: ContextVar[Request | None]
 """On whose behalf the running code works. A handler's own, and that of tasks it begins."""
@@ -60,7 +60,7 @@ class Handler:
     def streaming(self) -> bool:
         """Whether it is an async generator."""
 
-class Cell(BatchQueue):
+class Cell(ActorMailbox):
     """One actor's mailbox, and the loop that empties it: one message at a time, control lane first, in the actor's context.
 
     Guarantees: messages of one sender are begun in the order sent; every accepted message is handled once, or given to
@@ -82,7 +82,6 @@ class Cell(BatchQueue):
         *,
         capacity: int,
         overflow: Overflow,
-        capacity_bytes: int = 0,
         priority: Callable[[object], int] | None = None,
         stash_capacity: int = 1000,
         concurrency: int = 1,
@@ -92,23 +91,8 @@ class Cell(BatchQueue):
         wheel: Any = None,
     ) -> None: ...
     @property
-    def path(self) -> str:
-        """Where the actor stands in the tree."""
-    @property
-    def lifecycle(self) -> Any:
-        """Who decides."""
-    @property
-    def ref(self) -> ActorRef[Any]:
-        """The actor's one ref."""
-    @property
     def context(self) -> Context:
         """The actor's own context variables."""
-    @property
-    def state(self) -> int:
-        """0 starting, 1 running, 2 draining, 3 restarting, 4 stopping, 5 stopped."""
-    @property
-    def state_name(self) -> str:
-        """The same in words."""
     @property
     def actor(self) -> Any:
         """The present instance, None between two."""
@@ -117,8 +101,6 @@ class Cell(BatchQueue):
         """The methods that messages may name."""
     tracer: Any
     """Told of asks, or None."""
-    def bind(self, ref: ActorRef[Any]) -> None:
-        """Give the cell its one ref."""
     def install(self, actor: object, receive: Callable[[Any], object] | None, handlers: dict[FunctionType, Handler]) -> None:
         """A new instance takes over; it serves when `run` is called."""
     def run(self) -> None:
@@ -136,10 +118,6 @@ class Cell(BatchQueue):
         """Take no new mail and begin no message any more."""
     def ended(self) -> None:
         """The last state; the cell's task ends."""
-    def take_leftovers(self) -> list[Any]:
-        """Everything that was accepted and will not be handled, oldest first."""
-    def refuse_leftover(self, item: object, reason: str) -> None:
-        """Count one as a dead letter and fail its ask."""
     def kill(self) -> None:
         """Interrupt the running handlers; their messages become dead letters."""
     def revive(self) -> None:
@@ -148,12 +126,6 @@ class Cell(BatchQueue):
         """No handler runs, and nothing waits that could be served now."""
     def quiescent(self) -> bool:
         """No handler runs."""
-    def has_mail(self) -> bool:
-        """Whether a message or signal waits that could be begun next; what is stashed does not count."""
-    def signal(self, handler: Handler, arguments: tuple[object, ...]) -> Call:
-        """Put a call of a hook into the control lane."""
-    async def submit_when_room(self, item: object) -> bool:
-        """Wait for room and enqueue; False if the actor ended meanwhile (then it is a dead letter)."""
     def caller_gone(self, reply: Reply[Any]) -> None:
         """The caller of a request in hand gave up."""
     def become(self, receive: Callable[[Any], object], keep: bool) -> None:
@@ -162,26 +134,6 @@ class Cell(BatchQueue):
         """Go back to the one kept last."""
     def stash_current(self) -> None:
         """Put the message in hand aside."""
-    def unstash(self) -> int:
-        """Handle what was stashed next; how many."""
-    @property
-    def handled(self) -> int:
-        """Messages whose handler has returned or raised."""
-    @property
-    def failed(self) -> int:
-        """Handlers and hooks that raised."""
-    @property
-    def dead_lettered(self) -> int:
-        """Accepted messages that no handler saw to its end."""
-    @property
-    def expected_errors(self) -> int:
-        """Asks answered by an expected error."""
-    @property
-    def queued(self) -> int:
-        """Messages that wait in the mailbox."""
-    @property
-    def stashed(self) -> int:
-        """Messages put aside, and those that come next because they were."""
     @property
     def in_hand(self) -> int:
         """Messages being handled."""
@@ -194,7 +146,3 @@ class Cell(BatchQueue):
     @property
     def concurrency(self) -> int:
         """How many handlers may run at a time."""
-    def queued_since(self) -> float:
-        """When the oldest message whose time is known was enqueued; 0.0 if none is."""
-    def pending_messages(self) -> list[Any]:
-        """What waits, oldest first; it goes on waiting."""

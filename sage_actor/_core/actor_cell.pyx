@@ -9,15 +9,14 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-from sage_actor._core.batch_queue cimport BatchQueue
-from sage_actor._core.lane cimport Lane, PriorityLane
+from sage_actor._core.actor_mailbox cimport DRAINING, PAUSED, RUNNING, STARTING, STOPPED, STOPPING, ActorMailbox
 from sage_actor._core.reply cimport ANSWERED, FAILED, PENDING, Call, Reply, Request
 
 from asyncio import CancelledError, current_task, sleep
-from collections import deque
 from contextvars import ContextVar
 
-from sage_actor.errors import ActorStopped, AskAbandoned, BadCall, MailboxClosed, MailboxFull
+from sage_actor._core.actor_mailbox import nothing
+from sage_actor.errors import AskAbandoned, BadCall, MailboxFull
 
 cdef extern from *:
     """
@@ -73,16 +72,12 @@ cdef extern from *:
 cdef object CURRENT = ContextVar("sage_actor_request", default=None)
 current_request_variable = CURRENT
 
-cdef object NOTHING = object()  # what take() answers when there is nothing; None is a message like any other
+cdef object NOTHING = nothing
 cdef object WAKE = object()  # stands in `waiter` while the cell is idle: the next message wakes it
 
 cdef int TURN_MESSAGES = 1024
 cdef int INLINE_DEPTH = 8  # inline asks nest on the C stack
 cdef int inline_depth = 0
-
-cdef dict STATES = {
-    STARTING: "starting", RUNNING: "running", DRAINING: "draining", PAUSED: "restarting", STOPPING: "stopping", STOPPED: "stopped"
-}
 
 
 cdef Request request_of_caller():
@@ -146,27 +141,24 @@ cdef bint raised_at_the_call(object error, object function):
 
 
 @cython.final
-cdef class Cell(BatchQueue):
+cdef class Cell(ActorMailbox):
     """One actor's mailbox and the loop that empties it. The contract is in actor_cell.pyi."""
 
     def __init__(
-        self, str path, loop, context, lifecycle, *, int64_t capacity, str overflow, int64_t capacity_bytes=0, priority=None,
+        self, str path, loop, context, lifecycle, *, int64_t capacity, str overflow, priority=None,
         Py_ssize_t stash_capacity=1000, Py_ssize_t concurrency=1, bint reentrant=False, bint inline_asks=True, clock_monotonic=None,
         wheel=None,
     ):
-        BatchQueue.__init__(self, capacity, capacity_bytes=capacity_bytes, overflow=overflow, name=path)
-        if priority is not None:
-            self.lane = PriorityLane(path, capacity, capacity_bytes, priority)
-        self.path = path
+        ActorMailbox.__init__(
+            self, path, lifecycle, capacity=capacity, overflow=overflow, priority=priority, stash_capacity=stash_capacity,
+            clock_monotonic=clock_monotonic,
+        )
         self.loop = loop
         self.context = context
-        self.lifecycle = lifecycle
         self.concurrency = concurrency
         self.reentrant = reentrant
         self.inline_asks = inline_asks
-        self.stash_capacity = stash_capacity
         self.thread = PyThread_get_thread_ident()
-        self.clock_monotonic = clock_monotonic
         self.turn_seconds = 0.002 if clock_monotonic is None else 0.0  # another clock than the machine's: turns by count alone
         self.wheel = wheel
         self.stash_item = NOTHING
@@ -176,15 +168,7 @@ cdef class Cell(BatchQueue):
         context.run(CURRENT.set, self.scope)
 
     def __repr__(self):
-        return f"<cell {self.path!r} {STATES[self.state]}>"
-
-    cdef double now(self):
-        return sage_monotonic() if self.clock_monotonic is None else self.clock_monotonic()
-
-    # -- what the lifecycle does with a cell --
-
-    def bind(self, ref) -> None:
-        self.ref = ref
+        return f"<cell {self.path!r} {self.state_name}>"
 
     def install(self, actor, receive, dict handlers) -> None:
         """A new instance takes over; the cell runs when `run` is called."""
@@ -239,22 +223,6 @@ cdef class Cell(BatchQueue):
             if not parked.done():
                 parked.set_result(None)
 
-    def take_leftovers(self) -> list:
-        """Everything that was accepted and will not be handled, oldest first."""
-        cdef list left = []
-        self.flush()
-        if self.stash is not None:
-            left.extend(self.stash)
-            self.stash = None
-        if self.replayed is not None:
-            left.extend(self.replayed)
-            self.replayed = None
-        while self.lane.count:
-            self.taken += 1
-            left.append(self.lane.pop())
-        self.control = []
-        return left
-
     def kill(self) -> None:
         """Interrupt the running handlers. Their messages are refused; the actor must have stopped serving."""
         self.killed = True
@@ -276,53 +244,6 @@ cdef class Cell(BatchQueue):
         """No handler runs."""
         return not self.busy and self.active == 0
 
-    def has_mail(self) -> bool:
-        """Whether a message or signal waits that could be begun next; what is stashed does not count."""
-        return self.has_items()
-
-    # -- in --
-
-    cdef bint has_items(self) noexcept:
-        return self.lane.count > 0 or PyList_GET_SIZE(self.control) > 0 or bool(self.replayed)
-
-    cdef int enqueue(self, object item, int64_t nbytes) except -1:
-        self.lane.push(item, 1, nbytes, False)
-        self.accepted += 1
-        if self.probe_number == 0 and (self.accepted & 63) == 0:
-            self.probe_number = self.lane.count
-            self.probe_at = self.now()
-        if self.waiter is not None:
-            self.wake()
-        return 0
-
-    cdef int discard(self, object item) except -1:
-        if self.probe_number > 0 and self.policy == 3:
-            self.probe_number -= 1
-        self.refuse(item, "the mailbox was full")
-        return 0
-
-    cdef bint submit(self, object item) except -1:
-        return self.offer(item, 0)
-
-    async def submit_when_room(self, item) -> bool:
-        try:
-            return await self.put(item)
-        except MailboxClosed:
-            self.lifecycle.dead_letter(item, self.lifecycle.why_closed())
-            return False
-
-    cdef int accept_handed_over(self, object entry) except -1:
-        if self.is_closed:
-            self.lifecycle.dead_letter(entry[0], self.lifecycle.why_closed())
-            return 0
-        return BatchQueue.accept_handed_over(self, entry)
-
-    cdef int wake(self) except -1:
-        if self.waiter is not None:
-            self.waiter = None
-            self.kick()
-        return 0
-
     cdef int kick(self) except -1:
         """See to it that a turn comes."""
         if self.scheduled or self.state >= STOPPING:
@@ -340,18 +261,6 @@ cdef class Cell(BatchQueue):
             self.scheduled = True
             self.loop.call_soon(self.turn_callback, context=self.context)
         return 0
-
-    def signal(self, handler, tuple arguments):
-        """Put a call of a hook into the control lane; answers it, so that it can be revoked."""
-        cdef Call call = Call(self, handler, arguments)
-        call.signal = True
-        if self.state < STOPPING:
-            self.control.append(call)
-            if self.waiter is not None:
-                self.wake()
-        return call
-
-    # -- turns --
 
     def turn(self) -> None:
         cdef int status = -1
@@ -408,24 +317,6 @@ cdef class Cell(BatchQueue):
             if left == 0:
                 return 2
         return 0
-
-    cdef object take(self):
-        cdef Lane lane = self.lane
-        if PyList_GET_SIZE(self.control):
-            return self.control.pop(0)
-        if self.replayed:
-            return self.replayed.popleft()
-        if PyList_GET_SIZE(self.handed_over):
-            self.flush()
-        if lane.count == 0:
-            return NOTHING
-        item = lane.pop()
-        self.taken += 1
-        if self.probe_number:
-            self.probe_number -= 1
-            if self.probe_number == 0:
-                self.probe_taken_at = self.now()
-        return item
 
     cdef object invoke(self, Call call):
         cdef Handler handler = call.handler
@@ -579,15 +470,6 @@ cdef class Cell(BatchQueue):
         self.fail_item(call, message, error)
         return not isinstance(error, (Exception, CancelledError))
 
-    cdef int refuse_in_hand(self, Call call, object message, str reason) except -1:
-        self.call_in_hand = None
-        self.message_in_hand = None
-        if call is None or not call.signal:
-            self.refuse(message, reason)
-        return 0
-
-    # -- handlers beside each other: concurrency, and asks that come back around --
-
     cdef int start_apart(self, object awaitable, Call call, object message) except -1:
         cdef Request request = Request(self) if call is None or type(call) is not Reply else call
         context = self.context.copy()
@@ -702,26 +584,6 @@ cdef class Cell(BatchQueue):
         self.lifecycle.failed(error, doing)
         return 0
 
-    cdef int refuse(self, object item, str reason) except -1:
-        """An accepted message that will not be handled."""
-        cdef Reply reply
-        if type(item) is Call and (<Call> item).signal:
-            return 0
-        self.dead_lettered += 1
-        if type(item) is Reply:
-            reply = <Reply> item
-            reply.finished = True
-            if reply.state == PENDING:
-                if reason == "the mailbox was full":
-                    reply.settle(FAILED, MailboxFull(self.path, self.lane.capacity))
-                else:
-                    reply.settle(FAILED, ActorStopped(self.path, reason))
-        self.lifecycle.dead_letter(item, reason)
-        return 0
-
-    def refuse_leftover(self, item, str reason) -> None:
-        self.refuse(item, reason)
-
     def caller_gone(self, Reply reply) -> None:
         """The caller of a request that is being handled gave up."""
         cdef Handler handler = reply.handler
@@ -815,34 +677,6 @@ cdef class Cell(BatchQueue):
             raise MailboxFull(f"{self.path} (stash)", self.stash_capacity)
         self.stash_item = self.message_in_hand
 
-    def unstash(self) -> int:
-        cdef Py_ssize_t count
-        if not self.stash:
-            return 0
-        count = len(self.stash)
-        if self.replayed is None:
-            self.replayed = deque()
-        self.replayed.extendleft(reversed(self.stash))
-        self.stash = None
-        if not self.busy and self.waiter is not None:
-            self.wake()
-        return count
-
-    # -- seen from outside --
-
-    cdef int probe_done(self) except -1:
-        taken_at, self.probe_taken_at = self.probe_taken_at, 0.0
-        self.lifecycle.sample(taken_at - self.probe_at, self.now() - taken_at)
-        return 0
-
-    @property
-    def queued(self) -> int:
-        return self.lane.count
-
-    @property
-    def stashed(self) -> int:
-        return (len(self.stash) if self.stash is not None else 0) + (len(self.replayed) if self.replayed is not None else 0)
-
     @property
     def in_hand(self) -> int:
         cdef Py_ssize_t count = 0
@@ -853,22 +687,3 @@ cdef class Cell(BatchQueue):
         if self.busy and self.message_in_hand is not None and (self.call_in_hand is None or not self.call_in_hand.signal):
             count += 1
         return count
-
-    @property
-    def state_name(self) -> str:
-        return STATES[self.state]
-
-    def queued_since(self) -> float:
-        """When the oldest known message was enqueued (its clock's time); 0.0 if that is not known."""
-        return self.probe_at if self.probe_number else 0.0
-
-    def pending_messages(self) -> list:
-        """What waits in the mailbox, oldest first, still waiting."""
-        cdef Lane lane = self.lane
-        cdef list found = [] if self.replayed is None else list(self.replayed)
-        if isinstance(lane, PriorityLane):
-            found.extend([entry[2] for entry in sorted((<PriorityLane> lane).heap, key=lambda entry: entry[:2])])
-        else:
-            for index in range(lane.count):
-                found.append(lane.slots[(lane.head + index) & (lane.size - 1)])
-        return found

@@ -5,7 +5,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 
-from sage_actor._core.actor_cell cimport DRAINING, STOPPING, Cell, Handler, cell_of_caller, request_of_caller
+from sage_actor._core.actor_cell cimport Cell, Handler, cell_of_caller, request_of_caller
+from sage_actor._core.actor_mailbox cimport STOPPING
 from sage_actor._core.reply cimport ACCEPTED, FAILED, PENDING, Call, Reply, Request
 
 from types import GenericAlias

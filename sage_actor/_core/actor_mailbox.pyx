@@ -1,0 +1,222 @@
+"""ActorMailbox: what an actor's cell adds to a mailbox: signals, the stash, dead letters, and samples of how long messages wait.
+
+The contract is in actor_mailbox.pyi. What empties it is in actor_cell.pyx.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from sage_actor._core.batch_queue cimport BatchQueue
+from sage_actor._core.lane cimport Lane, PriorityLane
+from sage_actor._core.reply cimport FAILED, PENDING, Call, Reply
+
+from collections import deque
+
+from sage_actor.errors import ActorStopped, MailboxClosed, MailboxFull
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static double sage_monotonic(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
+    }
+    """
+    double sage_monotonic() noexcept
+    Py_ssize_t PyList_GET_SIZE(list value) noexcept
+
+cdef int DROP_OLD = 3
+
+cdef object NOTHING_HERE = object()
+nothing = NOTHING_HERE  # what take() answers when there is nothing; None is a message like any other
+
+cdef dict STATES = {
+    STARTING: "starting", RUNNING: "running", DRAINING: "draining", PAUSED: "restarting", STOPPING: "stopping", STOPPED: "stopped"
+}
+
+
+cdef class ActorMailbox(BatchQueue):
+    """An actor's mailbox. The contract is in actor_mailbox.pyi."""
+
+    def __init__(
+        self, str path, lifecycle, *, int64_t capacity, str overflow, priority=None, Py_ssize_t stash_capacity=1000, clock_monotonic=None
+    ):
+        BatchQueue.__init__(self, capacity, overflow=overflow, name=path)
+        if priority is not None:
+            self.lane = PriorityLane(path, capacity, 0, priority)
+        self.path = path
+        self.lifecycle = lifecycle
+        self.stash_capacity = stash_capacity
+        self.clock_monotonic = clock_monotonic
+
+    cdef int kick(self) except -1:
+        """There is something to do: what empties the mailbox sees to it."""
+        return 0
+
+    cdef double now(self):
+        return sage_monotonic() if self.clock_monotonic is None else self.clock_monotonic()
+
+    def bind(self, ref) -> None:
+        self.ref = ref
+
+    def take_leftovers(self) -> list:
+        """Everything that was accepted and will not be handled, oldest first."""
+        cdef list left = []
+        self.flush()
+        if self.stash is not None:
+            left.extend(self.stash)
+            self.stash = None
+        if self.replayed is not None:
+            left.extend(self.replayed)
+            self.replayed = None
+        while self.lane.count:
+            self.taken += 1
+            left.append(self.lane.pop())
+        self.control = []
+        return left
+
+    def has_mail(self) -> bool:
+        """Whether a message or signal waits that could be begun next; what is stashed does not count."""
+        return self.has_items()
+
+    cdef bint has_items(self) noexcept:
+        return self.lane.count > 0 or PyList_GET_SIZE(self.control) > 0 or bool(self.replayed)
+
+    cdef int enqueue(self, object item, int64_t nbytes) except -1:
+        self.lane.push(item, 1, nbytes, False)
+        self.accepted += 1
+        if self.probe_number == 0 and (self.accepted & 63) == 0:
+            self.probe_number = self.lane.count
+            self.probe_at = self.now()
+        if self.waiter is not None:
+            self.wake()
+        return 0
+
+    cdef int discard(self, object item) except -1:
+        if self.probe_number > 0 and self.policy == DROP_OLD:
+            self.probe_number -= 1
+        self.refuse(item, "the mailbox was full")
+        return 0
+
+    cdef bint submit(self, object item) except -1:
+        return self.offer(item, 0)
+
+    async def submit_when_room(self, item) -> bool:
+        try:
+            return await self.put(item)
+        except MailboxClosed:
+            self.lifecycle.dead_letter(item, self.lifecycle.why_closed())
+            return False
+
+    cdef int accept_handed_over(self, object entry) except -1:
+        if self.is_closed:
+            self.lifecycle.dead_letter(entry[0], self.lifecycle.why_closed())
+            return 0
+        return BatchQueue.accept_handed_over(self, entry)
+
+    cdef int wake(self) except -1:
+        if self.waiter is not None:
+            self.waiter = None
+            self.kick()
+        return 0
+
+    def signal(self, handler, tuple arguments):
+        """Put a call of a hook into the control lane; answers it, so that it can be revoked."""
+        cdef Call call = Call(self, handler, arguments)
+        call.signal = True
+        if self.state < STOPPING:
+            self.control.append(call)
+            if self.waiter is not None:
+                self.wake()
+        return call
+
+    cdef object take(self):
+        cdef Lane lane = self.lane
+        if PyList_GET_SIZE(self.control):
+            return self.control.pop(0)
+        if self.replayed:
+            return self.replayed.popleft()
+        if PyList_GET_SIZE(self.handed_over):
+            self.flush()
+        if lane.count == 0:
+            return NOTHING_HERE
+        item = lane.pop()
+        self.taken += 1
+        if self.probe_number:
+            self.probe_number -= 1
+            if self.probe_number == 0:
+                self.probe_taken_at = self.now()
+        return item
+
+    cdef int refuse_in_hand(self, Call call, object message, str reason) except -1:
+        self.call_in_hand = None
+        self.message_in_hand = None
+        if call is None or not call.signal:
+            self.refuse(message, reason)
+        return 0
+
+    cdef int refuse(self, object item, str reason) except -1:
+        """An accepted message that will not be handled."""
+        cdef Reply reply
+        if type(item) is Call and (<Call> item).signal:
+            return 0
+        self.dead_lettered += 1
+        if type(item) is Reply:
+            reply = <Reply> item
+            reply.finished = True
+            if reply.state == PENDING:
+                if reason == "the mailbox was full":
+                    reply.settle(FAILED, MailboxFull(self.path, self.lane.capacity))
+                else:
+                    reply.settle(FAILED, ActorStopped(self.path, reason))
+        self.lifecycle.dead_letter(item, reason)
+        return 0
+
+    def refuse_leftover(self, item, str reason) -> None:
+        self.refuse(item, reason)
+
+    def unstash(self) -> int:
+        cdef Py_ssize_t count
+        if not self.stash:
+            return 0
+        count = len(self.stash)
+        if self.replayed is None:
+            self.replayed = deque()
+        self.replayed.extendleft(reversed(self.stash))
+        self.stash = None
+        if self.waiter is not None:
+            self.wake()
+        return count
+
+    cdef int probe_done(self) except -1:
+        taken_at, self.probe_taken_at = self.probe_taken_at, 0.0
+        self.lifecycle.sample(taken_at - self.probe_at, self.now() - taken_at)
+        return 0
+
+    @property
+    def queued(self) -> int:
+        return self.lane.count
+
+    @property
+    def stashed(self) -> int:
+        return (len(self.stash) if self.stash is not None else 0) + (len(self.replayed) if self.replayed is not None else 0)
+
+    @property
+    def state_name(self) -> str:
+        return STATES[self.state]
+
+    def queued_since(self) -> float:
+        """When the oldest known message was enqueued (its clock's time); 0.0 if that is not known."""
+        return self.probe_at if self.probe_number else 0.0
+
+    def pending_messages(self) -> list:
+        """What waits in the mailbox, oldest first, still waiting."""
+        cdef Lane lane = self.lane
+        cdef list found = [] if self.replayed is None else list(self.replayed)
+        if isinstance(lane, PriorityLane):
+            found.extend([entry[2] for entry in sorted((<PriorityLane> lane).heap, key=lambda entry: entry[:2])])
+        else:
+            for index in range(lane.count):
+                found.append(lane.slots[(lane.head + index) & (lane.size - 1)])
+        return found
