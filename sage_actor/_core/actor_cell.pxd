@@ -31,9 +31,12 @@ cdef class Cell(ActorMailbox):
     cdef object parked
     cdef object pending
     cdef Request scope
-    cdef object stash_item
     cdef dict apart
     cdef readonly bint killed
+    cdef bint kill_sent
+    cdef int turn_left
+    cdef double turn_begun
+    cdef Request plain_scope
     cdef readonly bint passive
     cdef unsigned long thread
     cdef double turn_seconds
@@ -51,7 +54,9 @@ cdef class Cell(ActorMailbox):
     cdef int fail_item(self, Call call, object message, object error) except -1
     cdef int after_step(self) except -1
     cdef bint can_inline(self, Handler handler) noexcept
-    cdef int run_inline(self, Reply reply) except -1
+    cdef bint run_inline(self, Reply reply) except -1
+    cdef int cut_off(self) except -1
+    cdef bint after_handler(self, Call call) except -1
     cdef int start_apart(self, object awaitable, Call call, object message) except -1
 
 cdef Request request_of_caller()

@@ -69,8 +69,7 @@ class Cell(ActorMailbox):
 
     `lifecycle` is asked to decide: ``failed(error, doing)`` after a handler raised (the cell is paused then), ``quiet()`` when a
     draining, paused or stopping cell has nothing in hand, ``dead_letter(item, reason)``, ``task_cancelled()``,
-    ``failure_of(error, doing)``, ``why_closed()``, ``handler_of(receive)``, ``run_blocking(...)``, ``send_when_room(reply)``,
-    ``sample(waited, served)``, and its ``expected_errors``.
+    ``failure_of(error, doing)``, ``why_closed()``, ``handler_of(receive)``, ``run_blocking(...)``, ``sample(waited, served)``, and its ``expected_errors``.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Cell(ActorMailbox):
         *,
         capacity: int,
         overflow: Overflow,
-        priority: Callable[[object], int] | None = None,
+        priority: Callable[[object], float] | None = None,
         stash_capacity: int = 1000,
         concurrency: int = 1,
         reentrant: bool = False,

@@ -93,7 +93,11 @@ cdef Request request_of_caller():
     request = <Request> value
     cell = <Cell> request.target
     if cell.in_plain and cell.thread == PyThread_get_thread_ident():
-        return cell.call_in_hand
+        if cell.call_in_hand is not None:
+            return cell.call_in_hand
+        if cell.plain_scope is None:  # a plain message: it gets a request when somebody asks for it
+            cell.plain_scope = Request(cell)
+        return cell.plain_scope
     return None if request.finished else request
 
 
@@ -161,7 +165,6 @@ cdef class Cell(ActorMailbox):
         self.thread = PyThread_get_thread_ident()
         self.turn_seconds = 0.002 if clock_monotonic is None else 0.0  # another clock than the machine's: turns by count alone
         self.wheel = wheel
-        self.stash_item = NOTHING
         self.turn_callback = self.turn
         self.scope = Request(self)
         self.scope.finished = True
@@ -226,7 +229,8 @@ cdef class Cell(ActorMailbox):
     def kill(self) -> None:
         """Interrupt the running handlers. Their messages are refused; the actor must have stopped serving."""
         self.killed = True
-        if self.busy and self.task is not None:
+        if self.busy and self.task is not None and not self.kill_sent:
+            self.kill_sent = True
             self.task.cancel()
         if self.apart:
             for task in list(self.apart):
@@ -269,6 +273,8 @@ cdef class Cell(ActorMailbox):
             return
         self.busy = True
         self.waiter = None
+        self.turn_left = TURN_MESSAGES
+        self.turn_begun = 0.0
         try:
             status = self.step()
         finally:
@@ -298,24 +304,23 @@ cdef class Cell(ActorMailbox):
         return status
 
     cdef int serve(self) except -1:
-        cdef int left = TURN_MESSAGES
-        cdef double begun = 0.0
         while self.state == RUNNING or self.state == DRAINING:
             if self.active >= self.concurrency and self.concurrency > 1:
                 return 0
+            if self.turn_left <= 0:
+                return 2 if self.has_items() else 0
             item = self.take()
             if item is NOTHING:
                 return 0
+            # Counted over all steps of a turn: handlers that are awaited, but never wait, must not keep the loop to themselves.
+            self.turn_left -= 1
+            if self.turn_left & 31 == 0 and self.turn_seconds > 0:
+                if self.turn_begun == 0.0:
+                    self.turn_begun = sage_monotonic()
+                elif sage_monotonic() - self.turn_begun > self.turn_seconds:
+                    self.turn_left = 0
             if self.deliver(item):
                 return 1
-            left -= 1
-            if left & 31 == 0 and self.turn_seconds > 0:
-                if begun == 0.0:
-                    begun = sage_monotonic()
-                elif sage_monotonic() - begun > self.turn_seconds:
-                    return 2
-            if left == 0:
-                return 2
         return 0
 
     cdef object invoke(self, Call call):
@@ -368,6 +373,7 @@ cdef class Cell(ActorMailbox):
         if sage_is_awaitable(result):
             if self.concurrency > 1:
                 self.start_apart(result, call, item)
+                self.put_down(item)
                 return 0
             self.pending = result
             return 1
@@ -381,19 +387,27 @@ cdef class Cell(ActorMailbox):
 
     def task_done(self, task) -> None:
         """A task that was cancelled before its first step has run none of its own code."""
-        if self.task is not task:
-            return
+        if self.task is task:
+            self.cut_off()
+
+    cdef int cut_off(self) except -1:
+        """The task ends between two handlers: by `kill`, or by a cancellation from outside, which ends the actor."""
         self.task = None
-        if self.pending is None:
-            return
-        awaitable, self.pending = self.pending, None
-        if hasattr(awaitable, "close"):
-            awaitable.close()
+        self.parked = None
+        self.scheduled = False
+        self.kill_sent = False
         self.busy = False
-        self.refuse_in_hand(self.call_in_hand, self.message_in_hand, "it was interrupted")
+        if self.pending is not None:
+            awaitable, self.pending = self.pending, None
+            if hasattr(awaitable, "close"):
+                awaitable.close()
+            self.refuse_in_hand(self.call_in_hand, self.message_in_hand, "it was interrupted")
         if not self.killed:
             self.lifecycle.task_cancelled()
+        elif self.waiter is None and self.state < STOPPING:
+            self.waiter = WAKE
         self.after_step()
+        return 0
 
     async def consume(self) -> None:
         cdef int status = 1
@@ -404,53 +418,83 @@ cdef class Cell(ActorMailbox):
                 call = self.call_in_hand
                 message = self.message_in_hand
                 awaitable, self.pending = self.pending, None
-                request = Request(self) if call is None or type(call) is not Reply else call
-                PyContextVar_Set(CURRENT, request)
-                try:
-                    result = await awaitable
-                except BaseException as error:
-                    awaitable = None
-                    request.finished = True
-                    if self.broken_off(self.task, call, message, error):
-                        self.task = None
-                        self.busy = False
-                        self.after_step()
-                        if not self.killed or isinstance(error, (KeyboardInterrupt, SystemExit)):
-                            raise
-                        return
+                if type(call) is Reply and (<Reply> call).interrupted:  # before its first step
+                    if hasattr(awaitable, "close"):
+                        awaitable.close()
+                    self.refuse_in_hand(call, message, "its caller gave up")
                 else:
-                    request.finished = True
-                    if type(call) is Reply and (<Reply> call).interrupted:  # it caught its cancellation, and answers all the same
-                        self.task.uncancel()
-                    self.finish(call, message, result)
-                awaitable = result = message = call = request = None
-            elif status == 2:
-                await sleep(0)
-            else:
-                self.busy = False
-                self.waiter = WAKE
-                self.after_step()
-                if self.state == STOPPED:
-                    return
-                if self.state >= PAUSED or not self.has_items():
-                    self.parked = self.loop.create_future()
+                    if type(call) is Reply:
+                        request = call
+                    elif self.plain_scope is not None:
+                        request = self.plain_scope
+                    else:
+                        request = Request(self)
+                    PyContextVar_Set(CURRENT, request)
                     try:
-                        await self.parked
-                    except CancelledError:
-                        self.parked = None
-                        self.task = None
-                        self.scheduled = False
-                        self.lifecycle.task_cancelled()
-                        raise
-                    self.scheduled = False
-                    if self.state == STOPPED:
+                        result = await awaitable
+                    except BaseException as error:
+                        awaitable = None
+                        request.finished = True
+                        if self.broken_off(self.task, call, message, error):
+                            self.task = None
+                            self.busy = False
+                            self.kill_sent = False
+                            self.after_step()
+                            if not self.killed or isinstance(error, (KeyboardInterrupt, SystemExit)):
+                                raise
+                            return
+                    else:
+                        request.finished = True
+                        self.finish(call, message, result)
+                        if self.after_handler(call):
+                            self.cut_off()
+                            return
+                awaitable = result = message = call = request = None
+            else:
+                try:
+                    if status == 2:
+                        await sleep(0)
+                    else:
+                        self.busy = False
+                        self.waiter = WAKE
+                        PyContextVar_Set(CURRENT, self.scope)  # keeps no last message alive
+                        self.after_step()
+                        if self.state == STOPPED:
+                            return
+                        if self.state >= PAUSED or not self.has_items():
+                            self.parked = self.loop.create_future()
+                            await self.parked
+                            self.scheduled = False
+                except CancelledError:
+                    if self.task is not None:
+                        self.cut_off()
+                    if self.killed:
                         return
+                    raise
+                if self.state == STOPPED:
+                    self.task = None
+                    if self.pending is not None:
+                        self.cut_off()
+                    return
                 self.waiter = None
                 self.busy = True
+                self.turn_left = TURN_MESSAGES
+                self.turn_begun = 0.0
                 if self.pending is not None:  # an inline ask turned out to have something to await
                     status = 1
                     continue
             status = self.step()
+
+    cdef bint after_handler(self, Call call) except -1:
+        """A handler has ended although its task was told to stop. Takes back what was meant for it; True if more was meant."""
+        cdef object task = self.task
+        if type(call) is Reply and (<Reply> call).interrupted and task.cancelling():
+            task.uncancel()
+        if self.kill_sent:
+            self.kill_sent = False
+            if task.cancelling():
+                task.uncancel()
+        return task.cancelling() > 0
 
     cdef bint broken_off(self, object task, Call call, object message, object error) except -1:
         """An awaited handler has raised. True if the task must end."""
@@ -459,15 +503,22 @@ cdef class Cell(ActorMailbox):
                 self.refuse_in_hand(call, message, "it was interrupted")
                 return True
             if type(call) is Reply and (<Reply> call).interrupted:
-                task.uncancel()
                 self.refuse_in_hand(call, message, "its caller gave up")
-                return False
-            if task is not None and task.cancelling() > 0:
+                if task.uncancel() == 0:
+                    return False
+                self.killed = True
+                self.lifecycle.task_cancelled()
+                return True
+            if task.cancelling() > 0:
                 self.killed = True
                 self.refuse_in_hand(call, message, "its task was cancelled from outside")
                 self.lifecycle.task_cancelled()
                 return True
         self.fail_item(call, message, error)
+        if task is self.task and self.after_handler(call):
+            self.killed = True
+            self.lifecycle.task_cancelled()
+            return True
         return not isinstance(error, (Exception, CancelledError))
 
     cdef int start_apart(self, object awaitable, Call call, object message) except -1:
@@ -505,7 +556,10 @@ cdef class Cell(ActorMailbox):
         if awaitable is not None:  # cancelled before its first step
             if hasattr(awaitable, "close"):
                 awaitable.close()
-            self.refuse_in_hand(call, message, "it was interrupted")
+            gave_up = type(call) is Reply and (<Reply> call).interrupted
+            self.refuse_in_hand(call, message, "its caller gave up" if gave_up else "it was interrupted")
+            if not self.killed and not gave_up:
+                self.lifecycle.task_cancelled()
         if not task.cancelled():
             task.exception()  # KeyboardInterrupt and the like have been raised through the loop already
         if self.state < STOPPING and self.waiter is not None and self.has_items():
@@ -516,27 +570,43 @@ cdef class Cell(ActorMailbox):
         """An ask that has come back around to an actor which allows that: handled at once, between the lines of the others."""
         cdef Call call = self.call_in_hand
         cdef object message = self.message_in_hand
+        cdef object stash_item = self.stash_item
+        cdef bint in_plain = self.in_plain
+        context = self.context.copy()
+        context.run(CURRENT.set, reply)
         self.accepted += 1
         self.taken += 1
-        if self.deliver(reply):
+        if PyContext_Enter(context) < 0:
+            PyErr_Clear()
+        try:
+            awaits = self.deliver(reply)
+        finally:
+            PyContext_Exit(context)
+            self.in_plain = in_plain
+            self.call_in_hand = call
+            self.message_in_hand = message
+            self.stash_item = stash_item
+        if awaits:
             awaitable, self.pending = self.pending, None
             self.start_apart(awaitable, reply, reply)
-        self.call_in_hand = call
-        self.message_in_hand = message
         return 0
 
     # -- out --
 
     cdef int finish(self, Call call, object message, object result) except -1:
-        self.call_in_hand = None
-        self.message_in_hand = None
+        self.put_down(message)
+        if self.plain_scope is not None:
+            self.plain_scope.finished = True
+            self.plain_scope = None
         if self.stash_item is not NOTHING and self.stash_item is message:
             self.stash_item = NOTHING
             if self.stash is None:
                 self.stash = []
             self.stash.append(message)
-            if call is not None and type(call) is Reply:
-                (<Reply> call).handled = False
+            if call is not None:
+                call.finished = False
+                if type(call) is Reply:
+                    (<Reply> call).handled = False
             return 0
         if call is None:
             self.handled += 1
@@ -553,14 +623,17 @@ cdef class Cell(ActorMailbox):
     cdef int fail_item(self, Call call, object message, object error) except -1:
         cdef Handler handler = None if call is None else call.handler
         cdef bint asked = call is not None and type(call) is Reply
-        self.call_in_hand = None
-        self.message_in_hand = None
-        self.stash_item = NOTHING
+        self.put_down(message)
+        if self.plain_scope is not None:
+            self.plain_scope.finished = True
+            self.plain_scope = None
+        if self.stash_item is message:
+            self.stash_item = NOTHING
         self.probe_taken_at = 0.0
         if call is not None:
             call.finished = True
         if isinstance(error, TypeError) and not isinstance(error, BadCall) and handler is not None and not call.signal:
-            if raised_at_the_call(error, handler.function):
+            if handler.pool != "process" and raised_at_the_call(error, handler.function):  # a process has its own frames
                 cause, error = error, BadCall(self.path, str(error))
                 error.__cause__ = cause
         if isinstance(error, BadCall) and error.actor == self.path and (call is None or not call.signal):
@@ -591,6 +664,9 @@ cdef class Cell(ActorMailbox):
             return
         cdef object task = None
         if self.call_in_hand is reply:
+            if self.pending is not None:  # its handler has not taken a step: the task will see
+                reply.interrupted = True
+                return
             task = self.task
         elif self.apart is not None:
             for other, entry in self.apart.items():
@@ -618,20 +694,20 @@ cdef class Cell(ActorMailbox):
             and handler.plain
             and self.active == 0
             and self.lane.count == 0
+            and self.lane.waiting == 0
             and PyList_GET_SIZE(self.control) == 0
             and not self.replayed
             and not self.handed_over
             and inline_depth < INLINE_DEPTH
         )
 
-    cdef int run_inline(self, Reply reply) except -1:
-        """Handle an ask on its caller's own stack, in the actor's context. The caller has checked that the actor is idle."""
+    cdef bint run_inline(self, Reply reply) except -1:
+        """Handle an ask on its caller's own stack, in the actor's context, if that can be entered. The actor is idle."""
         global inline_depth
-        cdef int awaits = 0
+        cdef int awaits = -1
         if PyContext_Enter(self.context) < 0:  # somebody runs in this very context
             PyErr_Clear()
-            self.submit(reply)
-            return 0
+            return False
         self.accepted += 1
         self.taken += 1
         self.busy = True
@@ -642,6 +718,11 @@ cdef class Cell(ActorMailbox):
             inline_depth -= 1
             self.busy = awaits == 1
             PyContext_Exit(self.context)
+            if awaits != 1 and self.waiter is None:  # it was told something meanwhile
+                if self.has_items() and self.state < PAUSED:
+                    self.kick()
+                else:
+                    self.waiter = WAKE
         if awaits == 1:
             self.waiter = None
             if self.task is None:
@@ -650,9 +731,7 @@ cdef class Cell(ActorMailbox):
                 self.kick()
         elif self.state != RUNNING:
             self.after_step()
-        return 0
-
-    # -- behaviours and the stash --
+        return True
 
     def become(self, receive, bint keep) -> None:
         if keep:
@@ -673,7 +752,7 @@ cdef class Cell(ActorMailbox):
             raise BadCall(self.path, "stash() is for the message whose handler runs, and not for handlers that run beside each other")
         if self.call_in_hand is not None and self.call_in_hand.signal:
             raise BadCall(self.path, "a timer's tick or another signal cannot be stashed")
-        if self.stash is not None and len(self.stash) >= self.stash_capacity:
+        if (0 if self.stash is None else len(self.stash)) >= self.stash_capacity:
             raise MailboxFull(f"{self.path} (stash)", self.stash_capacity)
         self.stash_item = self.message_in_hand
 
@@ -684,6 +763,6 @@ cdef class Cell(ActorMailbox):
             for entry in self.apart.values():
                 if not entry[3] and (entry[0] is None or not entry[0].signal):
                     count += 1
-        if self.busy and self.message_in_hand is not None and (self.call_in_hand is None or not self.call_in_hand.signal):
+        if self.busy and self.message_in_hand is not NOTHING and (self.call_in_hand is None or not self.call_in_hand.signal):
             count += 1
         return count

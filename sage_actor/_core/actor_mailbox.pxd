@@ -14,6 +14,11 @@ cdef enum:
     STOPPED = 5
 
 
+cdef class AskInLine:
+    cdef object steps
+    cdef Reply reply
+
+
 cdef class ActorMailbox(BatchQueue):
     cdef readonly str path
     cdef readonly object lifecycle
@@ -23,13 +28,16 @@ cdef class ActorMailbox(BatchQueue):
     cdef list stash
     cdef Py_ssize_t stash_capacity
     cdef object message_in_hand
+    cdef object stash_item
     cdef Call call_in_hand
     cdef readonly int64_t handled, failed, dead_lettered, expected_errors
     cdef readonly object clock_monotonic
     cdef double probe_at, probe_taken_at
     cdef int64_t probe_number
     cdef double now(self)
-    cdef bint submit(self, object item) except -1
+    cdef int turn_away(self, object item) except -1
+    cdef int put_in_line(self, Reply reply) except -1
+    cdef int put_down(self, object message) except -1
     cdef int kick(self) except -1
     cdef object take(self)
     cdef int refuse(self, object item, str reason) except -1

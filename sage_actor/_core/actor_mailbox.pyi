@@ -21,7 +21,7 @@ class ActorMailbox(BatchQueue):
         *,
         capacity: int,
         overflow: Overflow,
-        priority: Callable[[object], int] | None = None,
+        priority: Callable[[object], float] | None = None,
         stash_capacity: int = 1000,
         clock_monotonic: Callable[[], float] | None = None,
     ) -> None: ...

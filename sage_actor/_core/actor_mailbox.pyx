@@ -12,7 +12,7 @@ from sage_actor._core.reply cimport FAILED, PENDING, Call, Reply
 
 from collections import deque
 
-from sage_actor.errors import ActorStopped, MailboxClosed, MailboxFull
+from sage_actor.errors import ActorStopped, BadCall, MailboxClosed, MailboxFull
 
 cdef extern from *:
     """
@@ -36,6 +36,30 @@ cdef dict STATES = {
 }
 
 
+@cython.final
+cdef class AskInLine:
+    """An ask that waits for room: a coroutine that is driven by the futures it waits for, without a task."""
+
+    def go_on(self, _) -> None:
+        if self.steps is None:
+            return
+        try:
+            future = self.steps.send(None)
+        except StopIteration:
+            self.steps = None
+        except Exception as error:
+            self.steps = None
+            self.reply.settle(FAILED, error)
+        else:
+            future._asyncio_future_blocking = False
+            future.add_done_callback(self.go_on)
+
+    def give_up(self, _) -> None:
+        if self.steps is not None:
+            steps, self.steps = self.steps, None
+            steps.close()  # leaves the line, and passes a wake-up on
+
+
 cdef class ActorMailbox(BatchQueue):
     """An actor's mailbox. The contract is in actor_mailbox.pyi."""
 
@@ -48,6 +72,8 @@ cdef class ActorMailbox(BatchQueue):
         self.path = path
         self.lifecycle = lifecycle
         self.stash_capacity = stash_capacity
+        self.message_in_hand = NOTHING_HERE
+        self.stash_item = NOTHING_HERE
         self.clock_monotonic = clock_monotonic
 
     cdef int kick(self) except -1:
@@ -99,21 +125,39 @@ cdef class ActorMailbox(BatchQueue):
         self.refuse(item, "the mailbox was full")
         return 0
 
-    cdef bint submit(self, object item) except -1:
-        return self.offer(item, 0)
-
     async def submit_when_room(self, item) -> bool:
         try:
             return await self.put(item)
         except MailboxClosed:
-            self.lifecycle.dead_letter(item, self.lifecycle.why_closed())
+            self.turn_away(item)
             return False
+
+    cdef int turn_away(self, object item) except -1:
+        """A message that was not accepted, because the actor takes none any more."""
+        if type(item) is Reply:
+            (<Reply> item).settle(FAILED, ActorStopped(self.path, self.lifecycle.why_closed()))
+        else:
+            self.lifecycle.dead_letter(item, self.lifecycle.why_closed())
+        return 0
+
+    cdef int put_in_line(self, Reply reply) except -1:
+        """An ask waits for room, its place in the line taken now."""
+        cdef AskInLine waiting = AskInLine.__new__(AskInLine)
+        waiting.reply = reply
+        waiting.steps = self.submit_when_room(reply)
+        waiting.go_on(None)
+        if waiting.steps is not None:
+            reply.add_done_callback(waiting.give_up)
+        return 0
 
     cdef int accept_handed_over(self, object entry) except -1:
         if self.is_closed:
-            self.lifecycle.dead_letter(entry[0], self.lifecycle.why_closed())
-            return 0
-        return BatchQueue.accept_handed_over(self, entry)
+            return self.turn_away(entry[0])
+        try:
+            return BatchQueue.accept_handed_over(self, entry)
+        except BadCall as error:  # its priority; the thread that sent it is gone
+            self.lifecycle.dead_letter(entry[0], error.problem)
+        return 0
 
     cdef int wake(self) except -1:
         if self.waiter is not None:
@@ -150,10 +194,18 @@ cdef class ActorMailbox(BatchQueue):
         return item
 
     cdef int refuse_in_hand(self, Call call, object message, str reason) except -1:
-        self.call_in_hand = None
-        self.message_in_hand = None
+        self.put_down(message)
+        if self.stash_item is message:
+            self.stash_item = NOTHING_HERE
         if call is None or not call.signal:
             self.refuse(message, reason)
+        return 0
+
+    cdef int put_down(self, object message) except -1:
+        """It is not in hand any more; another one may be, whose handler waits meanwhile."""
+        if self.message_in_hand is message:
+            self.message_in_hand = NOTHING_HERE
+            self.call_in_hand = None
         return 0
 
     cdef int refuse(self, object item, str reason) except -1:

@@ -5,14 +5,14 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 
-from sage_actor._core.actor_cell cimport Cell, Handler, cell_of_caller, request_of_caller
+from sage_actor._core.actor_cell cimport Cell, Handler, request_of_caller
 from sage_actor._core.actor_mailbox cimport STOPPING
 from sage_actor._core.reply cimport ACCEPTED, FAILED, PENDING, Call, Reply, Request
 
 from types import GenericAlias
 
 from sage_actor.durations import parse_duration
-from sage_actor.errors import ActorError, ActorStopped, AskAbandoned, AskCycle, AskTimeout, BadCall, MailboxFull
+from sage_actor.errors import ActorError, ActorStopped, AskAbandoned, AskCycle, AskTimeout, BadCall, MailboxClosed, MailboxFull
 
 cdef extern from *:
     """
@@ -68,6 +68,26 @@ cdef double seconds_of(object timeout) except -1:
     if not seconds >= 0.0:
         raise ActorError(f"ask: timeout={timeout!r} must be a duration, 0 or more")
     return seconds
+
+
+cdef bint waits_for_caller(Cell cell) except -1:
+    """Whether the actor handles a message whose handler is, or waits for, the one that calls here: waiting for it never ends."""
+    cdef Request request = request_of_caller()
+    while request is not None:
+        if not request.finished and request.target is cell:
+            return True
+        request = request.parent
+    return False
+
+
+cdef Py_ssize_t waits_in(Cell cell, Request request):
+    """How many of the actor's handlers wait along this chain."""
+    cdef Py_ssize_t count = 0
+    while request is not None:
+        if not request.finished and request.target is cell:
+            count += 1
+        request = request.parent
+    return count
 
 
 cdef object cycle_through(Cell cell, Request request):
@@ -162,7 +182,7 @@ cdef class ActorRef:
             accepted = True
         elif cell.policy != WAIT:
             accepted = False
-        elif not waits or (cell.busy and cell_of_caller() is cell):  # in a handler of its own it would wait for itself
+        elif not waits or waits_for_caller(cell):
             raise MailboxFull(cell.path, cell.lane.capacity)
         else:
             return cell.submit_when_room(item)
@@ -172,11 +192,14 @@ cdef class ActorRef:
 
     cdef bint hand_over(self, object item) except -1:
         cdef Cell cell = self.cell
-        if cell.is_closed:
-            cell.lifecycle.dead_letter(item, cell.lifecycle.why_closed())
-            return False
-        cell.hand_over((item, 0))
-        return True
+        if not cell.is_closed and not cell.loop.is_closed():
+            try:
+                cell.hand_over((item, 0))
+                return True
+            except MailboxClosed:
+                pass
+        cell.lifecycle.dead_letter(item, cell.lifecycle.why_closed())
+        return False
 
     cdef Reply ask_item(self, object message, object handler, object arguments, object options, object timeout):
         """Start an ask; whatever is wrong with it stands in the reply, unless the call itself makes no sense."""
@@ -200,13 +223,15 @@ cdef class ActorRef:
         parent = request_of_caller()
         if parent is not None and not self.joins(reply, parent):
             return reply
-        if cell.can_inline(<Handler> handler):
-            cell.run_inline(reply)
-            return reply
         if timeout is not None:
             deadline = cell.now() + seconds_of(timeout)
             if reply.deadline == 0.0 or deadline < reply.deadline:
                 reply.deadline = deadline
+        if cell.can_inline(<Handler> handler) and cell.run_inline(reply):
+            if reply.deadline != 0.0 and reply.state == PENDING:
+                reply.asked_at = cell.now()
+                cell.wheel.add(reply, reply.deadline)
+            return reply
         if reply.deadline != 0.0:
             reply.asked_at = cell.now()
             cell.wheel.add(reply, reply.deadline)
@@ -215,9 +240,9 @@ cdef class ActorRef:
             return reply
         try:
             if not cell.offer(reply, 0) and cell.policy == WAIT:
-                cell.lifecycle.send_when_room(reply)
-        except MailboxFull as full:
-            reply.settle(FAILED, full)
+                cell.put_in_line(reply)
+        except (MailboxFull, BadCall) as refused:  # BadCall: of the priority
+            reply.settle(FAILED, refused)
         return reply
 
     def ask_handler(self, Handler handler not None, tuple arguments not None, timeout=None):
@@ -243,9 +268,9 @@ cdef class ActorRef:
         if parent.is_abandoned():
             reply.settle(FAILED, AskAbandoned(cell.path))
             return False
-        if cell.concurrency == 1 and not cell.reentrant:
+        if not cell.reentrant:
             cycle = cycle_through(cell, parent)
-            if cycle is not None:
+            if cycle is not None and (cell.concurrency == 1 or waits_in(cell, parent) >= cell.concurrency):
                 reply.settle(FAILED, AskCycle(cycle))
                 return False
         return True
@@ -294,6 +319,8 @@ cdef object ref_tell(object self, PyObject **arguments, Py_ssize_t count, PyObje
     cdef object item = first_of(arguments, count, "tell")
     if count > 1 or names != NULL or PyFunction_Check(item):
         item = (<ActorRef> self).item_of(item, rest_of(arguments, count), options_of(arguments, count, names))
+    elif type(item) is Reply or type(item) is Call:
+        item = Call((<ActorRef> self).cell, None, item)  # a message like any other, not one of our own making
     return (<ActorRef> self).tell_item(item, True)
 
 
@@ -301,6 +328,8 @@ cdef object ref_tell_nowait(object self, PyObject **arguments, Py_ssize_t count,
     cdef object item = first_of(arguments, count, "tell_nowait")
     if count > 1 or names != NULL or PyFunction_Check(item):
         item = (<ActorRef> self).item_of(item, rest_of(arguments, count), options_of(arguments, count, names))
+    elif type(item) is Reply or type(item) is Call:
+        item = Call((<ActorRef> self).cell, None, item)
     return (<ActorRef> self).tell_item(item, False)
 
 

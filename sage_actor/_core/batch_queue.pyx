@@ -193,8 +193,10 @@ cdef class BatchQueue(Mailbox):
         if self.policy != WAIT:
             return False
         await self.lane.room(1, nbytes)
-        self.enqueue(item, nbytes)
-        self.lane.pass_on()
+        try:
+            self.enqueue(item, nbytes)
+        finally:
+            self.lane.pass_on()
         return True
 
     def put_threadsafe(self, item, int64_t nbytes=0) -> None:

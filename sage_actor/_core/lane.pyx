@@ -244,7 +244,7 @@ cdef class PriorityLane(Lane):
         self.heap = []
 
     cdef int push(self, object item, int64_t records, int64_t nbytes, bint stops) except -1:
-        heappush(self.heap, (self.key(item), self.number, item, records, nbytes))
+        heappush(self.heap, (<double> self.key(item), self.number, item, records, nbytes))  # a number, or nothing is pushed
         self.number += 1
         self.count += 1
         self.records += records

@@ -35,7 +35,7 @@ cdef class Reply(Call):
     cdef object callback
     cdef object callback_context
     cdef list further_callbacks
-    cdef set bucket
+    cdef dict bucket
     cdef double asked_at
     cdef object __weakref__
     cdef int settle(self, int state, object value) except -1

@@ -95,8 +95,8 @@ class Reply(Call, Generic[R]):
         """Settle it, if nothing has; for the runtime and for routers."""
     def fail(self, error: BaseException) -> None:
         """Settle it with an error, if nothing has; for the runtime and for routers."""
-    def in_bucket(self, bucket: set[Reply[Any]]) -> None:
-        """Stand in a set until settled; for the wheel of deadlines."""
+    def in_bucket(self, bucket: dict[Reply[Any], None]) -> None:
+        """Stand in a dictionary, in the order added, until settled; for the wheel of deadlines."""
 
 class Accepted:
     """What a tell answers when there was room: awaiting it takes no time and answers True."""

@@ -113,7 +113,7 @@ cdef class Reply(Call):
         if self.span is not None:
             self.span.settled(self)
         if self.bucket is not None:
-            self.bucket.discard(self)
+            self.bucket.pop(self, None)
             self.bucket = None
         if self.callback is not None:
             callback, context = self.callback, self.callback_context
@@ -131,9 +131,9 @@ cdef class Reply(Call):
     def answer(self, value) -> None:
         self.settle(ANSWERED, value)
 
-    def in_bucket(self, set bucket) -> None:
+    def in_bucket(self, dict bucket) -> None:
         self.bucket = bucket
-        bucket.add(self)
+        bucket[self] = None
 
     # the future protocol
 
@@ -158,6 +158,13 @@ cdef class Reply(Call):
         if self.state == CANCELLED:
             return CancelledError() if self.value is None else CancelledError(self.value)
         return self.value
+
+    def _make_cancelled_error(self):  # asyncio.gather asks for both
+        return self.failure()
+
+    @property
+    def _cancel_message(self):
+        return self.value if self.state == CANCELLED else None
 
     def result(self):
         if self.state == ANSWERED:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.actor_ref import expire
 from sage_actor.ports import Cancellable, Clock
@@ -23,17 +24,19 @@ class DeadlineWheel:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._slots: dict[int, set[Reply[object]]] = {}
+        self._slots: dict[int, dict[Reply[Any], None]] = {}
         self._order: list[int] = []
         self._timer: Cancellable | None = None
         self._timer_slot = 0
 
-    def add(self, reply: Reply[object], deadline: float) -> None:
+    def add(self, reply: Reply[Any], deadline: float) -> None:
         """Expire the ask at `deadline` (on the clock's monotonic time) unless it is settled before."""
+        if deadline == math.inf:
+            return
         number = int(deadline / SLOT) + 1
         slot = self._slots.get(number)
         if slot is None:
-            slot = self._slots[number] = set()
+            slot = self._slots[number] = {}
             heapq.heappush(self._order, number)
             if self._timer is None or number < self._timer_slot:
                 self._arm()

@@ -29,7 +29,7 @@ from sage_actor.actor.quiescence import Quiescence
 from sage_actor.actor.supervision import RestartStrategy, remembered
 from sage_actor.actor.supervisor_scope import Supervision
 from sage_actor.actor.watching import DeathWatch
-from sage_actor.errors import ActorError, ActorFailed
+from sage_actor.errors import ActorError, ActorFailed, BadCall
 from sage_actor.telemetry.histogram import LogHistogram
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Lifecycle:
     __slots__ = (
         "actor_context", "arguments", "cell", "deathwatch", "end", "ending", "expected_errors", "factory", "failures", "family",
         "last_error", "name", "parent", "passivation", "path", "pausing", "quiescence", "reason", "ref", "restarting", "restarts",
-        "samples", "strategy", "system",
+        "restarts_with", "samples", "strategy", "system",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +88,7 @@ class Lifecycle:
         self.reason: BaseException | None = None
         self.restarts = 0
         self.restarting = False
+        self.restarts_with: Lifecycle | None = None  # whose delay it waits out
         self.ending = False
         self.passivation = None if options.passivate_after is None else Passivation(self, options.passivate_after)
         self.end: asyncio.Task[None] | None = None
@@ -106,7 +107,7 @@ class Lifecycle:
             self,
             capacity=mailbox.capacity,
             overflow=mailbox.overflow,
-            priority=None if mailbox.priority is None else partial(_priority_of, mailbox.priority),
+            priority=None if mailbox.priority is None else partial(_priority_of, mailbox.priority, self.path),
             stash_capacity=mailbox.stash_capacity,
             concurrency=options.concurrency,
             reentrant=options.reentrant,
@@ -116,6 +117,7 @@ class Lifecycle:
         )
         self.ref: ActorRef[Any] = ActorRef(self.cell)
         self.cell.bind(self.ref)
+        self.cell.tracer = system.tracer
 
     def __repr__(self) -> str:
         return f"<actor {self.path!r} {self.cell.state_name}>"
@@ -133,9 +135,11 @@ class Lifecycle:
         return other is self
 
     def is_idle(self) -> bool:
-        """No handler runs, nothing waits that could be served, and no restart or end is under way but for its delay."""
-        under_way = (self.restarting and self.pausing is None) or (self.end is not None and not self.end.done())
-        return self.cell.idle() and not under_way and self.cell.state_name != "starting"
+        """No handler runs, nothing waits that could be served, and no start, restart or end is under way but for its delay."""
+        pausing = (self.restarts_with or self).pausing
+        delayed = pausing is not None and not pausing.done()
+        under_way = self.restarting or self.family.escalating > 0 or self.cell.state_name == "starting"
+        return self.cell.idle() and (delayed or not under_way) and (self.end is None or self.end.done())
 
     # -- starting --
 
@@ -149,7 +153,12 @@ class Lifecycle:
         cls = type(actor)
         self.expected_errors = cls.expected_errors
         receive = None if cls.receive is Actor.receive else actor.receive
-        self.cell.install(actor, receive, handlers_of(cls, outermost=Actor))
+        handlers = handlers_of(cls, outermost=Actor)
+        between = self.system.interceptor
+        if between is not None:
+            handlers = between.handlers(self, actor, handlers)
+            receive = None if receive is None else between.behaviour(self, actor, receive)
+        self.cell.install(actor, receive, handlers)
         return cls.on_start is not Actor.on_start
 
     async def begin(self, scope: Request | None) -> None:
@@ -424,6 +433,13 @@ class Lifecycle:
 
     # -- what the cell asks for --
 
+    def become(self, receive: Callable[[Any], object], *, keep: bool) -> None:
+        """Another function handles messages for `receive` from now on."""
+        between = self.system.interceptor
+        if between is not None and self.cell.actor is not None:
+            receive = between.behaviour(self, self.cell.actor, receive)
+        self.cell.become(receive, keep)
+
     def handler_of(self, receive: Callable[..., object]) -> Handler:
         """What is known about a behaviour."""
         return handler_of(getattr(receive, "__func__", receive), "receive")
@@ -461,11 +477,6 @@ class Lifecycle:
 
         return open_stream(self, handler, arguments, options or {}, demand)
 
-    def send_when_room(self, reply: Any) -> None:
-        """An ask of a full mailbox waits for room in a task of its own, which ends with the ask."""
-        task = self.system.start_task(self.cell.submit_when_room(reply), f"ask of {self.path}")
-        reply.add_done_callback(lambda _: task.cancel())
-
     def sample(self, waited: float, served: float) -> None:
         """One message in 64: how long it lay in the mailbox, how long its handler took; in seconds."""
         if self.samples is None:
@@ -474,7 +485,11 @@ class Lifecycle:
         self.samples[1].record(int(served * 1e9))
 
 
-def _priority_of(priority: Callable[[object], int], item: object) -> int:
+def _priority_of(priority: Callable[[object], int], path: str, item: object) -> float:
+    message = item
     if isinstance(item, Call):
-        return priority(item.message if item.handler is None else item.handler.function)
-    return priority(item)
+        message = item.message if item.handler is None else item.handler.function
+    try:
+        return float(priority(message))
+    except Exception as error:
+        raise BadCall(path, f"its mailbox could not tell the message's priority: {describe(error)}") from error
