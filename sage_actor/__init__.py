@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from sage_actor.actor.supervision import FixedDelay as FixedDelay
     from sage_actor.actor.supervision import NoRestart as NoRestart
     from sage_actor.actor.supervisor_scope import Supervision as Supervision
+    from sage_actor.actor.sync import SyncSystem as SyncSystem
     from sage_actor.actor.system import ActorSystem as ActorSystem
+    from sage_actor.actor.threaded import SyncActorSystem as SyncActorSystem
     from sage_actor.actor.watching import Terminated as Terminated
     from sage_actor.connectors.console import ConsoleSink as ConsoleSink
     from sage_actor.connectors.file_sink import FileSink as FileSink
@@ -97,7 +99,9 @@ _PLACES = {
     "actor.registry": ("ServiceKey",),
     "actor.supervision": ("ExponentialDelay", "FailureRate", "FixedDelay", "NoRestart"),
     "actor.supervisor_scope": ("Supervision",),
+    "actor.sync": ("SyncSystem",),
     "actor.system": ("ActorSystem",),
+    "actor.threaded": ("SyncActorSystem",),
     "actor.watching": ("Terminated",),
     "connectors.console": ("ConsoleSink",),
     "connectors.file_sink": ("FileSink",),
@@ -224,6 +228,8 @@ __all__ = [
     "SinkFunction",
     "Source",
     "Supervision",
+    "SyncActorSystem",
+    "SyncSystem",
     "Terminated",
     "Unauthorized",
     "UndeliveredMessage",

@@ -35,9 +35,14 @@ def blocking(method: F | None = None, /, *, pool: Pool = "thread") -> F | Callab
     Args:
         pool: "thread", or "process" for work that keeps a core busy. In another process `self` is not the actor: only the
             arguments and the result travel (by cloudpickle), and touching an attribute of `self` there raises.
+
+    Raises:
+        TypeError: the method is async: it does not block, or must not.
     """
 
     def declare(function: F) -> F:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"@blocking is for plain methods; {function.__qualname__} is async, and runs on the event loop as it is")
         function.__sage_pool__ = pool  # type: ignore[attr-defined]
         return function
 

@@ -208,7 +208,7 @@ class SyncSystem:
     def ask(self, ref: ActorRef[B], method: Callable[Concatenate[B, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def ask(self, ref: ActorRef[Any], message: object, /, *, timeout: float | str | None = None) -> Any: ...
-    def ask(self, ref: ActorRef[Any], message: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def ask(self, ref: ActorRef[Any], message: Any, /, *args: object, **kwargs: Any) -> Any:
         timeout: float | str | None = kwargs.pop("timeout", None)
         seconds = None if timeout is None else parse_duration(timeout, key="ask timeout")
         started = system_clock.monotonic()
@@ -217,8 +217,9 @@ class SyncSystem:
             left = None if seconds is None else max(0.0, seconds - (system_clock.monotonic() - started))
             return ref.ask(message, *args, timeout=left, **kwargs)
 
-        outcome: Outcome[Any] = self._begin("ask", "await ref.ask(...)", start, ref)
+        outcome = self._outcome("ask", "await ref.ask(...)", ref)
         try:
+            outcome.begin(start)
             if outcome.wait(None if seconds is None else seconds + GRACE):
                 return outcome.result()
         except BaseException:
@@ -250,7 +251,8 @@ class SyncSystem:
         async def send() -> bool:
             return await ref.tell(message, *args, **kwargs)
 
-        return self._wait(self._begin("tell", "await ref.tell(...)", lambda: self._task(send(), f"tell to {ref.path}"), ref))
+        outcome: Outcome[bool] = self._outcome("tell", "await ref.tell(...)", ref)
+        return self._result(outcome, lambda: self._task(send(), f"tell to {ref.path}"))
 
     # -- actors --
 
@@ -285,11 +287,12 @@ class SyncSystem:
             )
             return self._task(spawning, "spawn from another thread")
 
-        return self._wait(self._begin("spawn", "await system.spawn(...)", start))
+        return self._result(self._outcome("spawn", "await system.spawn(...)"), start)
 
     def lookup(self, path: str) -> ActorRef[Any] | None:
         """The living actor at a path such as "counter" or "parent/child"; None if there is none."""
-        return self._wait(self._begin("lookup", "system.lookup(...)", lambda: self._done(self._system.lookup(path))))
+        outcome: Outcome[ActorRef[Any] | None] = self._outcome("lookup", "system.lookup(...)")
+        return self._result(outcome, lambda: self._done(self._system.lookup(path)))
 
     def stop(self, ref: ActorRef[Any], *, drain: bool = True, timeout: float | str = 5.0) -> None:
         """End an actor; returns when it has ended. Arguments and guarantees are those of `ActorSystem.stop`."""
@@ -297,7 +300,7 @@ class SyncSystem:
         def start() -> _Pending[None]:
             return self._task(self._system.stop(ref, drain=drain, timeout=timeout), f"stop of {ref.path} from another thread")
 
-        self._wait(self._begin("stop", "await system.stop(...)", start))
+        self._result(self._outcome("stop", "await system.stop(...)"), start)
 
     def kill(self, ref: ActorRef[Any]) -> None:
         """Like ``stop(drain=False)``, but the message in hand is interrupted at once."""
@@ -309,15 +312,18 @@ class SyncSystem:
         Cancelling the future ends the watch. If the event loop ends under an actor that nobody stopped, the future's `result` raises
         `ActorError`.
         """
-        return self._begin("watch", "system.watch(...)", lambda: self._system.watch(ref))
+        outcome: Outcome[Terminated] = self._outcome("watch", "system.watch(...)")
+        outcome.begin(lambda: self._system.watch(ref))
+        return outcome
 
     def statistics(self) -> SystemStatistics:
         """Counts of every living actor, as a tree, all of one moment."""
-        return self._wait(self._begin("statistics", "system.statistics()", lambda: self._done(self._system.statistics())))
+        outcome: Outcome[SystemStatistics] = self._outcome("statistics", "system.statistics()")
+        return self._result(outcome, lambda: self._done(self._system.statistics()))
 
     # -- the way to the loop --
 
-    def _begin(self, what: str, instead: str, start: Callable[[], _Pending[R]], ref: ActorRef[Any] | None = None) -> Outcome[R]:
+    def _outcome(self, what: str, instead: str, ref: ActorRef[Any] | None = None) -> Outcome[Any]:
         loop = self._loop_to_ask(what, instead)
 
         def ended() -> Exception:
@@ -325,9 +331,7 @@ class SyncSystem:
                 return ActorStopped(ref.path, "its event loop has ended")
             return ActorError(f"{what}: the event loop of actor system {self._system.name!r} has ended, and its actors with it")
 
-        outcome: Outcome[R] = Outcome(loop, ended)
-        outcome.begin(start)
-        return outcome
+        return Outcome(loop, ended)
 
     def _loop_to_ask(self, what: str, instead: str) -> asyncio.AbstractEventLoop:
         loop = self._system.loop
@@ -344,8 +348,9 @@ class SyncSystem:
             raise ActorError(f"{what}: actor system {self._system.name!r} lives in the process that this one was forked from, not here")
         return loop
 
-    def _wait(self, outcome: Outcome[R]) -> R:
+    def _result(self, outcome: Outcome[R], start: Callable[[], _Pending[R]]) -> R:
         try:
+            outcome.begin(start)
             return outcome.result()
         except BaseException:
             outcome.cancel()

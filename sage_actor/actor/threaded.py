@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sage_actor.actor.mailbox import MailboxSettings
     from sage_actor.actor.supervision import RestartStrategy
     from sage_actor.actor.supervisor_scope import Supervision
+    from sage_actor.actor.tracing import Tracer
     from sage_actor.ports import Clock
 
 __all__ = ["SyncActorSystem"]
@@ -46,6 +47,8 @@ class SyncActorSystem(SyncSystem):
         stop_timeout: float | str = 10.0,
         dead_letters: int = 1000,
         inline_asks: bool = True,
+        inspect: bool = True,
+        tracer: Tracer | None = None,
     ) -> None:
         super().__init__(
             ActorSystem(
@@ -57,6 +60,8 @@ class SyncActorSystem(SyncSystem):
                 stop_timeout=stop_timeout,
                 dead_letters=dead_letters,
                 inline_asks=inline_asks,
+                inspect=inspect,
+                tracer=tracer,
             )
         )
         self._thread: Thread | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
 import sage_actor as sage
@@ -76,3 +76,56 @@ async def chains(env: sage.Environment) -> None:
     assert_type(list(collected), list[str])
     async for text in numbers.map(str):
         assert_type(text, str)
+
+
+class Counter(sage.Actor):
+    """Plain, async, with a default, and in parts."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.n = start
+
+    def add(self, by: int) -> int:
+        self.n += by
+        return self.n
+
+    def grow(self, by: int = 1) -> int:
+        return self.add(by)
+
+    async def describe(self, prefix: str, suffix: str = "") -> str:
+        return f"{prefix}{self.n}{suffix}"
+
+    async def parts(self, count: int) -> AsyncIterator[str]:
+        for number in range(count):
+            yield str(number)
+
+
+class Twice(Counter):
+    """Methods of the base name the override."""
+
+    def add(self, by: int) -> int:
+        return super().add(2 * by)
+
+
+COUNTERS = sage.ServiceKey[Counter]("counters")
+
+
+async def actors(system: sage.ActorSystem) -> None:
+    counter = await system.spawn(Counter, 5, name="counter", restart=sage.ExponentialDelay(delay="1s", max_delay="1m"))
+    assert_type(counter, sage.ActorRef[Counter])
+    assert_type(await system.spawn(Counter), sage.ActorRef[Counter])
+    assert_type(await counter.ask(Counter.add, 1), int)
+    assert_type(await counter.ask(Counter.add, by=1), int)
+    assert_type(await counter.ask(Counter.grow), int)
+    assert_type(await counter.ask(Counter.describe, "n = "), str)
+    assert_type(await counter.ask(Counter.describe, "n = ", ".", timeout=2), str)
+    assert_type(await counter.tell(Counter.add, 1), bool)
+    assert_type(counter.tell_nowait("hello"), bool)
+    async for part in counter.stream(Counter.parts, 3):
+        assert_type(part, str)
+    twice = await system.spawn(Twice)
+    base: sage.ActorRef[Counter] = twice
+    assert_type(await base.ask(Counter.add, 1), int)
+    assert_type(await twice.ask(Counter.add, 1), int)
+    system.registry.register(COUNTERS, twice)
+    assert_type(system.registry.find(COUNTERS), tuple[sage.ActorRef[Counter], ...])
+    assert_type(await system.watch(counter), sage.Terminated)

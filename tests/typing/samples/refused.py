@@ -33,3 +33,34 @@ def steps(env: sage.Environment) -> None:
     numbers.no_such_step()  # refused
     kept: sage.DataStream[str] = numbers.filter(lambda x: x > 1)  # refused
     kept.print()
+
+
+class Counter(sage.Actor):
+    """What a message must fit."""
+
+    def __init__(self, start: int) -> None:
+        self.n = start
+
+    def add(self, by: int) -> int:
+        self.n += by
+        return self.n
+
+
+class Other(sage.Actor):
+    """Another kind of actor."""
+
+    def size(self) -> int:
+        return 0
+
+
+async def actors(system: sage.ActorSystem) -> None:
+    counter = await system.spawn(Counter, 5)
+    await counter.ask(Counter.add, "x")  # refused
+    await counter.ask(Counter.add, 1, 2)  # refused
+    await counter.tell(Counter.add, "x")  # refused
+    counter.tell_nowait(Counter.add, "x")  # refused
+    text: str = await counter.ask(Counter.add, 1)  # refused
+    await system.spawn(Counter, "x")  # refused
+    await system.spawn(int, 3)  # refused
+    other: sage.ActorRef[Other] = counter  # refused
+    await other.ask(Other.size, timeout=text)
