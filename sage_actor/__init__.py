@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from sage_actor.actor.actor import Actor as Actor
     from sage_actor.actor.context import ActorContext as ActorContext
     from sage_actor.actor.dead_letters import UndeliveredMessage as UndeliveredMessage
+    from sage_actor.actor.exposition import ActorCollector as ActorCollector
     from sage_actor.actor.handlers import blocking as blocking
     from sage_actor.actor.handlers import interruptible as interruptible
     from sage_actor.actor.mailbox import MailboxSettings as MailboxSettings
     from sage_actor.actor.registry import ServiceKey as ServiceKey
+    from sage_actor.actor.streaming import AnswerStream as AnswerStream
     from sage_actor.actor.supervision import ExponentialDelay as ExponentialDelay
     from sage_actor.actor.supervision import FailureRate as FailureRate
     from sage_actor.actor.supervision import FixedDelay as FixedDelay
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from sage_actor.actor.sync import SyncSystem as SyncSystem
     from sage_actor.actor.system import ActorSystem as ActorSystem
     from sage_actor.actor.threaded import SyncActorSystem as SyncActorSystem
+    from sage_actor.actor.tracing import MemoryTracer as MemoryTracer
+    from sage_actor.actor.tracing import Span as Span
+    from sage_actor.actor.tracing import Tracer as Tracer
     from sage_actor.actor.watching import Terminated as Terminated
     from sage_actor.connectors.console import ConsoleSink as ConsoleSink
     from sage_actor.connectors.file_sink import FileSink as FileSink
@@ -46,6 +51,13 @@ if TYPE_CHECKING:
     from sage_actor.dataflow.policies import Retry as Retry
     from sage_actor.dataflow.sink import Sink as Sink
     from sage_actor.dataflow.source import Source as Source
+    from sage_actor.durable.delivery import Delivery as Delivery
+    from sage_actor.durable.durable_actor import DurableActor as DurableActor
+    from sage_actor.durable.journal import Journal as Journal
+    from sage_actor.durable.journal import JournalEntry as JournalEntry
+    from sage_actor.durable.journal import Snapshot as Snapshot
+    from sage_actor.durable.memory_journal import MemoryJournal as MemoryJournal
+    from sage_actor.durable.sqlite_journal import SqliteJournal as SqliteJournal
     from sage_actor.errors import ActorEnded as ActorEnded
     from sage_actor.errors import ActorError as ActorError
     from sage_actor.errors import ActorFailed as ActorFailed
@@ -63,6 +75,10 @@ if TYPE_CHECKING:
     from sage_actor.errors import JobError as JobError
     from sage_actor.errors import JobFailed as JobFailed
     from sage_actor.errors import JobNotFound as JobNotFound
+    from sage_actor.errors import JournalConflict as JournalConflict
+    from sage_actor.errors import JournalCorrupt as JournalCorrupt
+    from sage_actor.errors import JournalError as JournalError
+    from sage_actor.errors import JournalUnavailable as JournalUnavailable
     from sage_actor.errors import MailboxFull as MailboxFull
     from sage_actor.errors import NameTaken as NameTaken
     from sage_actor.errors import NeverStarted as NeverStarted
@@ -77,6 +93,18 @@ if TYPE_CHECKING:
     from sage_actor.errors import UnknownBackend as UnknownBackend
     from sage_actor.errors import UnstableKey as UnstableKey
     from sage_actor.errors import WorkerLost as WorkerLost
+    from sage_actor.routing.broadcast import BroadcastRouter as BroadcastRouter
+    from sage_actor.routing.hash_ring import HashRing as HashRing
+    from sage_actor.routing.hash_ring_router import HashRingRouter as HashRingRouter
+    from sage_actor.routing.pool import Pool as Pool
+    from sage_actor.routing.pool import PoolStatistics as PoolStatistics
+    from sage_actor.routing.pool import spawn_pool as spawn_pool
+    from sage_actor.routing.router import LeastLoadedRouter as LeastLoadedRouter
+    from sage_actor.routing.router import RandomRouter as RandomRouter
+    from sage_actor.routing.router import RoundRobinRouter as RoundRobinRouter
+    from sage_actor.routing.work_pulling import WorkPullingPool as WorkPullingPool
+    from sage_actor.routing.work_pulling import WorkPullingStatistics as WorkPullingStatistics
+    from sage_actor.routing.work_pulling import spawn_work_pulling_pool as spawn_work_pulling_pool
     from sage_actor.runtime.job import Job as Job
     from sage_actor.server.remote import RemoteEnvironment as RemoteEnvironment
     from sage_actor.stream.datastream import DataStream as DataStream
@@ -94,14 +122,17 @@ _PLACES = {
     "actor.actor": ("Actor",),
     "actor.context": ("ActorContext",),
     "actor.dead_letters": ("UndeliveredMessage",),
+    "actor.exposition": ("ActorCollector",),
     "actor.handlers": ("blocking", "interruptible"),
     "actor.mailbox": ("MailboxSettings",),
     "actor.registry": ("ServiceKey",),
+    "actor.streaming": ("AnswerStream",),
     "actor.supervision": ("ExponentialDelay", "FailureRate", "FixedDelay", "NoRestart"),
     "actor.supervisor_scope": ("Supervision",),
     "actor.sync": ("SyncSystem",),
     "actor.system": ("ActorSystem",),
     "actor.threaded": ("SyncActorSystem",),
+    "actor.tracing": ("MemoryTracer", "Span", "Tracer"),
     "actor.watching": ("Terminated",),
     "connectors.console": ("ConsoleSink",),
     "connectors.file_sink": ("FileSink",),
@@ -120,6 +151,11 @@ _PLACES = {
     "dataflow.policies": ("DeadLetter", "Retry"),
     "dataflow.sink": ("Sink",),
     "dataflow.source": ("Source",),
+    "durable.delivery": ("Delivery",),
+    "durable.durable_actor": ("DurableActor",),
+    "durable.journal": ("Journal", "JournalEntry", "Snapshot"),
+    "durable.memory_journal": ("MemoryJournal",),
+    "durable.sqlite_journal": ("SqliteJournal",),
     "errors": (
         "ActorEnded",
         "ActorError",
@@ -138,6 +174,10 @@ _PLACES = {
         "JobError",
         "JobFailed",
         "JobNotFound",
+        "JournalConflict",
+        "JournalCorrupt",
+        "JournalError",
+        "JournalUnavailable",
         "MailboxFull",
         "NameTaken",
         "NeverStarted",
@@ -153,6 +193,12 @@ _PLACES = {
         "UnstableKey",
         "WorkerLost",
     ),
+    "routing.broadcast": ("BroadcastRouter",),
+    "routing.hash_ring": ("HashRing",),
+    "routing.hash_ring_router": ("HashRingRouter",),
+    "routing.pool": ("Pool", "PoolStatistics", "spawn_pool"),
+    "routing.router": ("LeastLoadedRouter", "RandomRouter", "RoundRobinRouter"),
+    "routing.work_pulling": ("WorkPullingPool", "WorkPullingStatistics", "spawn_work_pulling_pool"),
     "runtime.job": ("Job",),
     "server.remote": ("RemoteEnvironment",),
     "stream.datastream": ("DataStream",),
@@ -166,6 +212,7 @@ _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
     "Actor",
+    "ActorCollector",
     "ActorContext",
     "ActorEnded",
     "ActorError",
@@ -174,6 +221,7 @@ __all__ = [
     "ActorStopped",
     "ActorSystem",
     "AggregateFunction",
+    "AnswerStream",
     "AskAbandoned",
     "AskCycle",
     "AskTimeout",
@@ -181,6 +229,7 @@ __all__ = [
     "BackendUnavailable",
     "BadCall",
     "BaseFunction",
+    "BroadcastRouter",
     "Collected",
     "ConfigError",
     "ConnectorError",
@@ -188,6 +237,8 @@ __all__ = [
     "DataStream",
     "DataStreamSink",
     "DeadLetter",
+    "Delivery",
+    "DurableActor",
     "Environment",
     "ExponentialDelay",
     "FailureRate",
@@ -198,27 +249,42 @@ __all__ = [
     "FlatMapFunction",
     "FunctionContext",
     "GraphError",
+    "HashRing",
+    "HashRingRouter",
     "Job",
     "JobCancelled",
     "JobError",
     "JobFailed",
     "JobNotFound",
+    "Journal",
+    "JournalConflict",
+    "JournalCorrupt",
+    "JournalEntry",
+    "JournalError",
+    "JournalUnavailable",
     "KeyedStream",
+    "LeastLoadedRouter",
     "LocalEnvironment",
     "MailboxFull",
     "MailboxSettings",
     "MapFunction",
+    "MemoryJournal",
+    "MemoryTracer",
     "Message",
     "NameTaken",
     "NeverStarted",
     "NoRestart",
     "NotFinished",
     "OperatorError",
+    "Pool",
+    "PoolStatistics",
     "ProcessFunction",
+    "RandomRouter",
     "RemoteEnvironment",
     "Reply",
     "RequestError",
     "Retry",
+    "RoundRobinRouter",
     "SageError",
     "SerializationError",
     "ServerError",
@@ -226,19 +292,27 @@ __all__ = [
     "ServiceKey",
     "Sink",
     "SinkFunction",
+    "Snapshot",
     "Source",
+    "Span",
+    "SqliteJournal",
     "Supervision",
     "SyncActorSystem",
     "SyncSystem",
     "Terminated",
+    "Tracer",
     "Unauthorized",
     "UndeliveredMessage",
     "UnknownBackend",
     "UnstableKey",
+    "WorkPullingPool",
+    "WorkPullingStatistics",
     "WorkerLost",
     "__version__",
     "blocking",
     "interruptible",
+    "spawn_pool",
+    "spawn_work_pulling_pool",
 ]
 
 

@@ -34,6 +34,8 @@ HEAVY = ["numpy", "fastapi", "uvicorn", "typer", "rich", "prometheus_client", "s
 BROAD_HANDLERS = {
     "sage_actor/actor/dead_letters.py": "subscribers",
     "sage_actor/actor/family.py": "the supervisor of actors: constructors and on_start",
+    "sage_actor/actor/inspection.py": "__repr__ and __str__ of the program's own objects",
+    "sage_actor/actor/inspector.py": "looking at the program's objects: whatever that raises is the answer",
     "sage_actor/actor/lifecycle.py": "the supervisor of actors: hooks",
     "sage_actor/actor/portable.py": "user exception classes, rebuilt in another process",
     "sage_actor/actor/pool_worker.py": "user functions and user pickles",

@@ -50,6 +50,7 @@ cdef class Cell(ActorMailbox):
     cdef int serve(self) except -1
     cdef int deliver(self, object item) except -1
     cdef object invoke(self, Call call)
+    cdef object invoke_receive(self, object message)
     cdef int finish(self, Call call, object message, object result) except -1
     cdef int fail_item(self, Call call, object message, object error) except -1
     cdef int after_step(self) except -1
@@ -60,4 +61,5 @@ cdef class Cell(ActorMailbox):
     cdef int start_apart(self, object awaitable, Call call, object message) except -1
 
 cdef Request request_of_caller()
+cdef bint stands_for_its_parent(Request request) noexcept
 cdef Cell cell_of_caller()

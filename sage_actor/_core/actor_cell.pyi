@@ -143,5 +143,8 @@ class Cell(ActorMailbox):
     def active(self) -> int:
         """Concurrent and reentrant handlers that run now."""
     @property
+    def reentrant(self) -> bool:
+        """Whether asks that have come around are handled between the lines of those that wait."""
+    @property
     def concurrency(self) -> int:
         """How many handlers may run at a time."""

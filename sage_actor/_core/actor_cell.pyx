@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from sage_actor._core.actor_mailbox cimport DRAINING, PAUSED, RUNNING, STARTING, STOPPED, STOPPING, ActorMailbox
 from sage_actor._core.reply cimport ANSWERED, FAILED, PENDING, Call, Reply, Request
 
-from asyncio import CancelledError, current_task, sleep
+from asyncio import CancelledError, InvalidStateError, current_task, sleep
 from contextvars import ContextVar
 
 from sage_actor._core.actor_mailbox import nothing
@@ -110,8 +110,14 @@ cdef Cell cell_of_caller():
     return None if value is None else <Cell> (<Request> value).target
 
 
+cdef bint stands_for_its_parent(Request request) noexcept:
+    """Whether it is what an async handler's context holds in place of the ask that it handles."""
+    return type(request) is Request and type(request.parent) is Reply and request.parent.target is request.target
+
+
 def current_request():
-    return request_of_caller()
+    cdef Request request = request_of_caller()
+    return request.parent if request is not None and stands_for_its_parent(request) else request
 
 
 def current_cell():
@@ -242,7 +248,9 @@ cdef class Cell(ActorMailbox):
 
     def idle(self) -> bool:
         """No handler runs, and nothing waits that could be served now."""
-        return not self.busy and not self.scheduled and self.active == 0 and (not self.has_items() or self.state >= PAUSED)
+        if self.busy or self.scheduled or self.active:
+            return False
+        return self.state >= PAUSED or (not self.has_items() and self.lane.waiting == 0)
 
     def quiescent(self) -> bool:
         """No handler runs."""
@@ -259,8 +267,10 @@ cdef class Cell(ActorMailbox):
         if self.parked is not None:
             parked, self.parked = self.parked, None
             self.scheduled = True
-            if not parked.done():
+            try:
                 parked.set_result(None)
+            except InvalidStateError:
+                pass  # the task has been cancelled there
         elif self.task is None and not self.busy:
             self.scheduled = True
             self.loop.call_soon(self.turn_callback, context=self.context)
@@ -326,12 +336,17 @@ cdef class Cell(ActorMailbox):
     cdef object invoke(self, Call call):
         cdef Handler handler = call.handler
         if handler is None:
-            if self.receive is None:
-                raise BadCall(self.path, f"{type(self.actor).__name__} has no `receive`; name one of its methods")
-            return PyObject_CallOneArg(self.receive, call.message)
+            return self.invoke_receive(call.message)
         if handler.pool is not None:
             return self.lifecycle.run_blocking(handler, self.actor, call.message, call.options)
         return sage_call_method(handler.function, self.actor, call.message, call.options)
+
+    cdef object invoke_receive(self, object message):
+        if self.receive is None:
+            raise BadCall(self.path, f"{type(self.actor).__name__} has no `receive`; name one of its methods")
+        if (<Handler> self.behaviour).pool is not None:
+            return self.lifecycle.run_blocking(self.behaviour, self.actor, (message,), None)
+        return PyObject_CallOneArg(self.receive, message)
 
     cdef int deliver(self, object item) except -1:
         """Handle one message. 1 if its handler has to be awaited: then `pending` holds what."""
@@ -359,10 +374,8 @@ cdef class Cell(ActorMailbox):
         try:
             if call is not None:
                 result = self.invoke(call)
-            elif self.receive is not None:
-                result = PyObject_CallOneArg(self.receive, item)
             else:
-                raise BadCall(self.path, f"{type(self.actor).__name__} has no `receive`; name one of its methods")
+                result = self.invoke_receive(item)
         except BaseException as error:
             self.in_plain = False
             self.fail_item(call, item, error)
@@ -424,7 +437,12 @@ cdef class Cell(ActorMailbox):
                     self.refuse_in_hand(call, message, "its caller gave up")
                 else:
                     if type(call) is Reply:
-                        request = call
+                        # Not the reply itself: the context would keep it, with its answer, until the next message.
+                        request = Request.__new__(Request)
+                        request.target = self
+                        request.parent = call
+                        request.deadline = call.deadline
+                        request.span = call.span
                     elif self.plain_scope is not None:
                         request = self.plain_scope
                     else:
@@ -435,6 +453,7 @@ cdef class Cell(ActorMailbox):
                     except BaseException as error:
                         awaitable = None
                         request.finished = True
+                        request.parent = None
                         if self.broken_off(self.task, call, message, error):
                             self.task = None
                             self.busy = False
@@ -445,6 +464,7 @@ cdef class Cell(ActorMailbox):
                             return
                     else:
                         request.finished = True
+                        request.parent = None
                         self.finish(call, message, result)
                         if self.after_handler(call):
                             self.cut_off()
@@ -457,7 +477,6 @@ cdef class Cell(ActorMailbox):
                     else:
                         self.busy = False
                         self.waiter = WAKE
-                        PyContextVar_Set(CURRENT, self.scope)  # keeps no last message alive
                         self.after_step()
                         if self.state == STOPPED:
                             return
@@ -616,6 +635,8 @@ cdef class Cell(ActorMailbox):
                 self.handled += 1
                 if type(call) is Reply:
                     (<Reply> call).settle(ANSWERED, result)
+            call.message = None  # the context of the last handler keeps the call; nobody shall keep what was sent
+            call.options = None
         if self.probe_taken_at != 0.0:
             self.probe_done()
         return 0
@@ -659,7 +680,7 @@ cdef class Cell(ActorMailbox):
 
     def caller_gone(self, Reply reply) -> None:
         """The caller of a request that is being handled gave up."""
-        cdef Handler handler = reply.handler
+        cdef Handler handler = self.behaviour if reply.handler is None else reply.handler
         if handler is None or not handler.interruptible:
             return
         cdef object task = None

@@ -32,7 +32,7 @@ cdef class ActorMailbox(BatchQueue):
     cdef Call call_in_hand
     cdef readonly int64_t handled, failed, dead_lettered, expected_errors
     cdef readonly object clock_monotonic
-    cdef double probe_at, probe_taken_at
+    cdef double probe_at, probe_taken_at, none_older_than
     cdef int64_t probe_number
     cdef double now(self)
     cdef int turn_away(self, object item) except -1

@@ -71,7 +71,7 @@ class ActorMailbox(BatchQueue):
     def unstash(self) -> int:
         """Handle what was stashed next; how many."""
     def queued_since(self) -> float:
-        """When the oldest message whose time is known was enqueued; 0.0 if none is."""
+        """A time on the clock before which no waiting message was sent; 0.0 if none waits."""
     def pending_messages(self) -> list[Any]:
         """What waits, oldest first; it goes on waiting."""
     async def submit_when_room(self, item: object) -> bool:

@@ -68,7 +68,8 @@ cdef class ActorMailbox(BatchQueue):
     ):
         BatchQueue.__init__(self, capacity, overflow=overflow, name=path)
         if priority is not None:
-            self.lane = PriorityLane(path, capacity, 0, priority)
+            self.lane = PriorityLane(path, capacity, 0)
+            (<PriorityLane> self.lane).key = priority
         self.path = path
         self.lifecycle = lifecycle
         self.stash_capacity = stash_capacity
@@ -112,6 +113,8 @@ cdef class ActorMailbox(BatchQueue):
     cdef int enqueue(self, object item, int64_t nbytes) except -1:
         self.lane.push(item, 1, nbytes, False)
         self.accepted += 1
+        if self.lane.count == 1:
+            self.none_older_than = self.now()
         if self.probe_number == 0 and (self.accepted & 63) == 0:
             self.probe_number = self.lane.count
             self.probe_at = self.now()
@@ -156,7 +159,9 @@ cdef class ActorMailbox(BatchQueue):
         try:
             return BatchQueue.accept_handed_over(self, entry)
         except BadCall as error:  # its priority; the thread that sent it is gone
-            self.lifecycle.dead_letter(entry[0], error.problem)
+            self.accepted += 1
+            self.dropped += 1
+            self.refuse(entry[0], error.problem)
         return 0
 
     cdef int wake(self) except -1:
@@ -191,6 +196,7 @@ cdef class ActorMailbox(BatchQueue):
             self.probe_number -= 1
             if self.probe_number == 0:
                 self.probe_taken_at = self.now()
+                self.none_older_than = self.probe_at
         return item
 
     cdef int refuse_in_hand(self, Call call, object message, str reason) except -1:
@@ -259,8 +265,8 @@ cdef class ActorMailbox(BatchQueue):
         return STATES[self.state]
 
     def queued_since(self) -> float:
-        """When the oldest known message was enqueued (its clock's time); 0.0 if that is not known."""
-        return self.probe_at if self.probe_number else 0.0
+        """A time on the clock before which no waiting message was sent; 0.0 if none waits."""
+        return self.none_older_than if self.lane.count else 0.0
 
     def pending_messages(self) -> list:
         """What waits in the mailbox, oldest first, still waiting."""

@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 
-from sage_actor._core.actor_cell cimport Cell, Handler, request_of_caller
+from sage_actor._core.actor_cell cimport Cell, Handler, request_of_caller, stands_for_its_parent
 from sage_actor._core.actor_mailbox cimport STOPPING
 from sage_actor._core.reply cimport ACCEPTED, FAILED, PENDING, Call, Reply, Request
 
@@ -84,7 +84,7 @@ cdef Py_ssize_t waits_in(Cell cell, Request request):
     """How many of the actor's handlers wait along this chain."""
     cdef Py_ssize_t count = 0
     while request is not None:
-        if not request.finished and request.target is cell:
+        if request.target is cell and not request.finished and not stands_for_its_parent(request):
             count += 1
         request = request.parent
     return count
@@ -95,7 +95,7 @@ cdef object cycle_through(Cell cell, Request request):
     cdef Request earlier = request
     cdef list paths = [cell.path]
     while earlier is not None:
-        if not earlier.finished:
+        if not earlier.finished and not stands_for_its_parent(earlier):
             paths.append((<Cell> earlier.target).path)
             if earlier.target is cell:
                 return paths[::-1]
@@ -225,6 +225,8 @@ cdef class ActorRef:
             return reply
         if timeout is not None:
             deadline = cell.now() + seconds_of(timeout)
+            if deadline == 0.0:  # a clock may begin there, and 0.0 means none
+                deadline = 1e-300
             if reply.deadline == 0.0 or deadline < reply.deadline:
                 reply.deadline = deadline
         if cell.can_inline(<Handler> handler) and cell.run_inline(reply):

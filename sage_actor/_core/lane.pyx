@@ -239,8 +239,7 @@ cdef class Lane:
 cdef class PriorityLane(Lane):
     """A lane that gives the least key first; among equal keys the one pushed first. The key of an item is asked for once."""
 
-    def __cinit__(self, str name, int64_t capacity, int64_t capacity_bytes, key=None):
-        self.key = key
+    def __cinit__(self, str name, int64_t capacity, int64_t capacity_bytes):
         self.heap = []
 
     cdef int push(self, object item, int64_t records, int64_t nbytes, bint stops) except -1:

@@ -40,6 +40,7 @@ cdef class Reply(Call):
     cdef object __weakref__
     cdef int settle(self, int state, object value) except -1
     cdef object failure(self)
+    cdef int when_done(self, object callback, object context) except -1
     cdef int schedule(self, object callback, object context) except -1
 
 

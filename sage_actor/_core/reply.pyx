@@ -36,11 +36,30 @@ cdef extern from *:
         }
         return PyObject_VectorcallMethod(sage_call_soon_name, arguments, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, sage_context_names);
     }
+    /* A method that takes its arguments as they lie on the interpreter's stack: no tuple, no dictionary. */
+    static int sage_add_method(PyObject *type, const char *name, void *function, const char *text) {
+        static PyMethodDef methods[4];
+        static int count = 0;
+        PyObject *descriptor;
+        int failed;
+        PyMethodDef *method = &methods[count++];
+        method->ml_name = name;
+        method->ml_meth = (PyCFunction) function;
+        method->ml_flags = METH_FASTCALL | METH_KEYWORDS;
+        method->ml_doc = text;
+        descriptor = PyDescr_NewMethod((PyTypeObject *) type, method);
+        if (descriptor == NULL) return -1;
+        failed = PyDict_SetItemString(((PyTypeObject *) type)->tp_dict, name, descriptor);
+        Py_DECREF(descriptor);
+        PyType_Modified((PyTypeObject *) type);
+        return failed;
+    }
     #define sage_set_iternext(type, function) (((PyTypeObject *)(type))->tp_iternext = (iternextfunc)(function))
     """
     ctypedef struct PyObject
     void sage_stop_with(PyObject *value) noexcept
     void sage_raise(PyObject *error) noexcept
+    int sage_add_method(object type, const char *name, void *function, const char *text) except -1
     object sage_call_soon(object loop, object callback, object argument, object context)
     void sage_set_iternext(object type, void *function) noexcept
     object PyContext_CopyCurrent()
@@ -180,9 +199,7 @@ cdef class Reply(Call):
             raise self.failure()
         return self.value if self.state == FAILED else None
 
-    def add_done_callback(self, callback, *, context=None) -> None:
-        if context is None:
-            context = PyContext_CopyCurrent()
+    cdef int when_done(self, object callback, object context) except -1:
         if self.state != PENDING:
             self.schedule(callback, context)
         elif self.callback is None and self.further_callbacks is None:
@@ -192,6 +209,7 @@ cdef class Reply(Call):
             if self.further_callbacks is None:
                 self.further_callbacks = []
             self.further_callbacks.append((callback, context))
+        return 0
 
     def remove_done_callback(self, callback) -> int:
         removed = 0
@@ -254,6 +272,16 @@ cdef PyObject *accepted_next(PyObject *self) noexcept:
     return NULL
 
 
+cdef object reply_add_done_callback(object self, PyObject **arguments, Py_ssize_t count, PyObject *names):
+    """(self, callback, *, context=None), from the interpreter's stack: every await of a task comes by here."""
+    cdef object context
+    if count != 1 or (names != NULL and (len(<tuple> names) != 1 or (<tuple> names)[0] != "context")):
+        raise TypeError("add_done_callback(callback, *, context=None)")
+    context = None if names == NULL else <object> arguments[1]
+    (<Reply> self).when_done(<object> arguments[0], PyContext_CopyCurrent() if context is None else context)
+
+
+sage_add_method(Reply, "add_done_callback", <void *> reply_add_done_callback, "Call back on a later turn of the loop when it is done.")
 sage_set_iternext(Reply, <void *> reply_next)
 sage_set_iternext(Accepted, <void *> accepted_next)
 

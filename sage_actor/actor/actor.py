@@ -30,11 +30,13 @@ class Actor:
     Attributes:
         expected_errors: exceptions that are answers: raised by a handler that was asked, they go to the caller as they are, and
             the actor goes on. After a tell, with nobody to tell, they fail the actor like any other.
+        hidden_methods: names of methods that messages may not call, beside the hooks.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_context")
 
     expected_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    hidden_methods: ClassVar[frozenset[str]] = frozenset()
 
     _context: ActorContext
 
@@ -69,10 +71,17 @@ class Actor:
         spawn, or counts against the restart budget."""
 
     async def on_stop(self) -> None:
-        """Called once, after the last message, when the actor ends for good; children have ended before. Not before a restart."""
+        """Called after the last message, when the actor ends for good; children have ended before. Not before a restart.
+
+        Each instance whose `on_start` has returned is let go once: by `on_restart`, `on_passivate` or `on_stop`. So an actor that
+        ends while it waits for its next life ends without. It has the time that was given for the stop, then it is cancelled.
+        """
 
     async def on_restart(self, error: BaseException) -> None:
-        """Called on the old instance, children stopped and timers cancelled, before a fresh one takes over: let go of resources."""
+        """Called on the old instance, children stopped and timers cancelled, before a fresh one takes over: let go of resources.
+
+        It has the `stop_timeout` of the system, then it is cancelled. What it raises is logged, and the restart goes on.
+        """
 
     async def on_passivate(self) -> None:
         """Called on an instance that is let go because it was idle (``spawn(passivate_after=...)``); mail waits meanwhile, and then

@@ -128,15 +128,16 @@ class ActorContext:
         self._lifecycle.deathwatch.watch(ref.cell.lifecycle)
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
-        """Undo `watch` (and `link`): from here on nothing is told, not even an end that was on its way."""
-        self._lifecycle.deathwatch.unwatch(ref.cell.lifecycle)
+        """Undo `watch`, and `link` for both sides: from here on nothing is told, not even an end that was on its way."""
+        self._lifecycle.deathwatch.unlink(ref.cell.lifecycle)
 
     def link(self, ref: ActorRef[Any]) -> None:
         """Watch that actor, and let it watch this one: each fails when the other has failed for good, unless its
         `on_terminated` handles it. An orderly stop of one does not fail the other."""
         other = ref.cell.lifecycle
         self._lifecycle.deathwatch.watch(other, only_failures=True)
-        other.deathwatch.watch(self._lifecycle, only_failures=True)
+        if other.cell.state_name != "stopped":
+            other.deathwatch.watch(self._lifecycle, only_failures=True)
 
     def become(self, behaviour: Callable[[Any], object], *, keep: bool = False) -> None:
         """Handle messages for `receive` with another function from the next one on.
@@ -145,7 +146,7 @@ class ActorContext:
             behaviour: takes the message; a bound method as a rule. Plain or async.
             keep: remember the present one for `unbecome`. A restart forgets all of them.
         """
-        self._lifecycle.cell.become(behaviour, keep)
+        self._lifecycle.become(behaviour, keep=keep)
 
     def unbecome(self) -> bool:
         """Go back to the behaviour that the last ``become(..., keep=True)`` replaced; False if there is none."""

@@ -82,17 +82,18 @@ def handlers_of(cls: type, *, outermost: type) -> dict[FunctionType, Handler]:
 
     Args:
         cls: the actor class.
-        outermost: the base class whose own methods and bases do not count.
+        outermost: the base class whose own methods and bases do not count; nor do the `hidden_methods` of `cls`.
     """
     table = _tables.get(cls)
     if table is None:
         table = {}
         of_name: dict[str, Handler] = {}
+        hidden: frozenset[str] = HOOKS | getattr(cls, "hidden_methods", frozenset())
         for klass in cls.__mro__:
             if klass in (outermost, object):
                 continue
             for name, function in vars(klass).items():
-                if not isinstance(function, FunctionType) or name in HOOKS or (name.startswith("__") and name.endswith("__")):
+                if not isinstance(function, FunctionType) or name in hidden or (name.startswith("__") and name.endswith("__")):
                     continue
                 if name not in of_name:
                     most_derived = inspect.getattr_static(cls, name)

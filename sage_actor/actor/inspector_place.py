@@ -20,7 +20,7 @@ def inspector_directory() -> Path:
     Raises:
         OSError: the machine has no place for temporary files.
     """
-    return Path(tempfile.gettempdir()) / f"sage-actor-{os.getuid()}"
+    return Path(tempfile.gettempdir()) / f"sage-actor-{os.geteuid()}"
 
 
 def private_directory(directory: Path, *, create: bool) -> None:
@@ -45,7 +45,7 @@ def private_directory(directory: Path, *, create: bool) -> None:
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise PermissionError(f"{directory} is a link, or no directory; remove it")
-    if found.st_uid != os.getuid():
+    if found.st_uid != os.geteuid():
         raise PermissionError(f"{directory} belongs to user {found.st_uid}, not to this account; have it removed")
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise PermissionError(f"{directory} is open to others (mode {stat.S_IMODE(found.st_mode):o}); remove it, or close it with mode 700")

@@ -7,14 +7,13 @@ mail is kept), stopping (nothing is begun any more), stopped.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sage_actor._core.actor_cell import Cell, Handler, current_request_variable
+from sage_actor._core.actor_cell import Cell, Handler
 from sage_actor._core.actor_ref import ActorRef
 from sage_actor._core.reply import Call, Request
 from sage_actor.actor.actor import Actor
@@ -22,22 +21,21 @@ from sage_actor.actor.blocking import run_blocking
 from sage_actor.actor.context import ActorContext
 from sage_actor.actor.family import Family
 from sage_actor.actor.handlers import handler_of, handlers_of
+from sage_actor.actor.hooks import Hooks
 from sage_actor.actor.instance import factory_name, make_instance
 from sage_actor.actor.mailbox import MailboxSettings
 from sage_actor.actor.passivation import Passivation
-from sage_actor.actor.quiescence import Quiescence
+from sage_actor.actor.quiescence import UNWINDING, Quiescence
 from sage_actor.actor.supervision import RestartStrategy, remembered
 from sage_actor.actor.supervisor_scope import Supervision
 from sage_actor.actor.watching import DeathWatch
-from sage_actor.errors import ActorError, ActorFailed, BadCall
+from sage_actor.errors import ActorError, ActorFailed, ActorStopped, BadCall
 from sage_actor.telemetry.histogram import LogHistogram
 
 if TYPE_CHECKING:
     from sage_actor.actor.system import ActorSystem
 
-__all__ = ["Lifecycle", "SpawnOptions"]
-
-ON_TERMINATED = handler_of(Actor.on_terminated, "on_terminated")
+__all__ = ["Lifecycle", "SpawnOptions", "describe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +60,9 @@ class Lifecycle:
     """One actor from spawn to end. The runtime's own; users hold an `ActorRef`."""
 
     __slots__ = (
-        "actor_context", "arguments", "cell", "deathwatch", "end", "ending", "expected_errors", "factory", "failures", "family",
-        "last_error", "name", "parent", "passivation", "path", "pausing", "quiescence", "reason", "ref", "restarting", "restarts",
-        "restarts_with", "samples", "strategy", "system",
+        "actor_context", "arguments", "at_once", "cell", "child_error", "deathwatch", "end", "ending", "expected_errors", "factory",
+        "failures", "family", "hooks", "interrupted", "last_error", "name", "parent", "passivation", "path", "pausing", "quiescence",
+        "reason", "ref", "restarting", "restarts", "restarts_with", "samples", "started", "strategy", "system", "turns_taken",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +87,13 @@ class Lifecycle:
         self.restarts = 0
         self.restarting = False
         self.restarts_with: Lifecycle | None = None  # whose delay it waits out
+        self.child_error: BaseException | None = None  # of a child, while on_start runs
+        self.started = False  # the present instance has started, and neither on_restart nor on_passivate has let it go
+        self.turns_taken = 0  # how often somebody took over the matter of starting again; whoever did before is overruled
         self.ending = False
+        self.at_once = False
+        self.interrupted = False
+        self.hooks = Hooks(self)
         self.passivation = None if options.passivate_after is None else Passivation(self, options.passivate_after)
         self.end: asyncio.Task[None] | None = None
         self.quiescence = Quiescence(system)
@@ -138,8 +142,12 @@ class Lifecycle:
         """No handler runs, nothing waits that could be served, and no start, restart or end is under way but for its delay."""
         pausing = (self.restarts_with or self).pausing
         delayed = pausing is not None and not pausing.done()
-        under_way = self.restarting or self.family.escalating > 0 or self.cell.state_name == "starting"
+        under_way = self.restarting or self.hooks.running or self.family.escalating > 0 or self.cell.state_name == "starting"
         return self.cell.idle() and (delayed or not under_way) and (self.end is None or self.end.done())
+
+    def is_quiet(self) -> bool:
+        """No handler runs, and no hook."""
+        return self.cell.quiescent() and not self.hooks.running
 
     # -- starting --
 
@@ -152,7 +160,7 @@ class Lifecycle:
         actor = self.cell.context.run(make_instance, self.factory, self.arguments, self.actor_context, self.path)
         cls = type(actor)
         self.expected_errors = cls.expected_errors
-        receive = None if cls.receive is Actor.receive else actor.receive
+        receive: Callable[[Any], object] | None = None if cls.receive is Actor.receive else actor.receive
         handlers = handlers_of(cls, outermost=Actor)
         between = self.system.interceptor
         if between is not None:
@@ -161,36 +169,49 @@ class Lifecycle:
         self.cell.install(actor, receive, handlers)
         return cls.on_start is not Actor.on_start
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it has not started for the first time yet."""
+        return self.cell.state_name == "starting"
+
     async def begin(self, scope: Request | None) -> None:
         """Await `on_start`, on behalf of whoever spawns, then run."""
-        await self.hook("on_start", scope=scope)
+        await self.await_start(scope)
         self.run()
 
+    async def await_start(self, scope: Request | None = None) -> None:
+        """Await `on_start` of the present instance.
+
+        Raises:
+            ActorStopped: the end, or another restart, came first.
+            BaseException: whatever it raised, or the error of a child that was escalated meanwhile.
+        """
+        self.child_error = None
+        await self.hooks.call("on_start", scope=scope)
+        error, self.child_error = self.child_error, None
+        if error is not None:
+            raise error
+
     def run(self) -> None:
-        """The instance is ready: serve."""
-        self.cell.run()
-        if self.passivation is not None:
-            self.passivation.begin()
+        """The instance is ready: serve, unless the end has begun."""
+        self.started = True
+        if not self.ending:
+            self.cell.run()
+            if self.passivation is not None:
+                self.passivation.begin()
 
-    async def hook(self, name: str, *arguments: object, scope: Request | None = None) -> None:
-        """Call a hook of the present instance in its own context and await it."""
-        actor: Actor | None = self.cell.actor
-        if actor is None or getattr(type(actor), name) is getattr(Actor, name):
-            return
-        method = getattr(actor, name)
-        request = Request(self.cell, scope)
+    async def clear(self) -> None:
+        """Undo what a start that failed has begun."""
+        self.actor_context.timers.cancel_all()
+        await self.family.stop_all(None)
 
-        async def await_it() -> None:
-            current_request_variable.set(request)
-            # Called in here: a task that is cancelled before its first step leaves no coroutine behind.
-            result = method(*arguments)
-            if inspect.isawaitable(result):
-                await result
-
-        try:
-            await self.system.start_task(await_it(), f"{name} of {self.path}", context=self.cell.context)
-        finally:
-            request.finish()
+    async def give_up_start(self, error: BaseException) -> None:
+        """The first start has failed for good: nothing is left of the actor when this returns."""
+        if self.end is None and not self.family.children and not self.started:
+            self.reason = error
+            self.bury(f"its start failed: {describe(error)}")
+        else:
+            await asyncio.shield(self.finish(error))
 
     # -- failing --
 
@@ -204,12 +225,10 @@ class Lifecycle:
         """A handler has raised; the cell is paused. The supervisor decides."""
         self.last_error = error
         self.system.failures += 1
-        if self.ending:
-            return
-        if self.restarting:  # its instance is being replaced anyway
-            self.system.log_error(self, error, f"{doing} failed while the actor was restarting")
-            return
-        self._supervise(error)
+        if self.ending or self.restarting:  # its instance goes anyway
+            self.system.log_error(self, error, f"{doing} failed while the actor was {'stopping' if self.ending else 'restarting'}")
+        else:
+            self._supervise(error)
 
     def start_failed(self, error: BaseException) -> None:
         """A start during a restart has failed: it spends the budget again."""
@@ -222,11 +241,21 @@ class Lifecycle:
         self.failures = remembered(self.strategy, [*self.failures, self.system.clock.monotonic()])
         self._siblings().failed(self, error)
 
-    def escalated(self, error: BaseException) -> None:
+    def suspend(self, error: BaseException) -> int | None:
+        """A child's failure is about to become this actor's own, once its children have ended: it serves nothing meanwhile.
+
+        Answers what `escalated` has to be given; None if nothing is to follow, because its instance goes anyway, or because
+        the start that is under way fails by it.
+        """
+        if self.hooks.running == "on_start":
+            self.child_error = error
+            self.hooks.cut_off(error)
+        return None if self.ending or self.restarting or self.is_new else self.pause()
+
+    def escalated(self, error: BaseException, turn: int) -> None:
         """A child's failure has become this actor's own."""
-        if not self.ending:
-            self.cell.pause()
-            self.failed(error, "supervision of its children")
+        if not self.ending and self.turns_taken == turn:
+            self.start_failed(error)
 
     def next_start(self, error: BaseException) -> float | None:
         """The delay before a failed first start is tried again; None if the strategy gives up."""
@@ -239,99 +268,39 @@ class Lifecycle:
 
     # -- restarting --
 
-    def pause(self) -> None:
-        """Serve nothing until started again."""
+    def pause(self) -> int:
+        """Serve nothing until started again. Whoever was about to do so is overruled: answers the turn that now counts."""
         self.restarting = True
         self.cell.pause()
+        self._end_pause()
+        self.restarts_with = None
+        self.turns_taken += 1
+        return self.turns_taken
 
-    async def tear_down(self, error: BaseException) -> None:
-        """Let the present instance go: handlers interrupted, timers cancelled, children ended, `on_restart` called."""
-        if self.ending:
-            return
-        await self._interrupt()
-        self.actor_context.timers.cancel_all()
-        await self.family.stop_all(None)
-        try:
-            await self.hook("on_restart", error)
-        except Exception as own:  # noqa: BLE001 - a user's hook; the restart goes on
-            self.system.log_error(self, own, "on_restart failed")
-        self.cell.unstash()
-
-    async def _interrupt(self) -> None:
-        if not self.cell.quiescent():
-            self.cell.kill()
-            await self._until_quiet(self.system.stop_timeout)
-            self.cell.revive()
+    def resume(self) -> None:
+        """Go on with the present instance."""
+        self.restarting = False
+        self.cell.run()
 
     async def pause_for(self, delay: float) -> None:
-        """Wait out a restart delay; a stop ends the wait."""
+        """Wait out a restart delay; a stop ends the wait, and so does another restart."""
         if self.ending:
             return
         if delay <= 0:
             await asyncio.sleep(0)
             return
         self.pausing = pausing = self.system.loop.create_future()
-
-        def go_on() -> None:
-            if not pausing.done():
-                pausing.set_result(None)
-
-        alarm = self.system.clock.call_later(delay, go_on)
+        alarm = self.system.clock.call_later(delay, self._end_pause)
         try:
             await pausing
         finally:
             alarm.cancel()
-            self.pausing = None
+            if self.pausing is pausing:
+                self.pausing = None
 
-    async def start_again(self) -> None:
-        """A fresh instance takes over behind the same ref.
-
-        Raises:
-            Exception: whatever the class or `on_start` raised.
-        """
-        if self.build():
-            await self.hook("on_start")
-        if self.ending:
-            return
-        self.restarting = False
-        self.restarts += 1
-        self.system.restarts += 1
-        self.run()
-
-    # -- passivation --
-
-    def may_passivate(self) -> bool:
-        """Whether nothing would be lost by letting the instance go."""
-        cell = self.cell
-        in_use = self.family.children or self.actor_context.timers.active or cell.stashed or len(cell)
-        return cell.state_name == "running" and cell.quiescent() and not in_use
-
-    async def passivate(self) -> None:
-        """Let the instance go; mail that comes meanwhile waits and has a new one made."""
-        self.cell.pause()
-        try:
-            await self.hook("on_passivate")
-        except Exception as own:  # noqa: BLE001 - a user's hook; the passivation goes on
-            self.system.log_error(self, own, "on_passivate failed")
-        if not self.ending:
-            self.cell.sleep_until_mail()
-
-    def wake_up(self) -> None:
-        """From the cell: there is mail for a passive actor."""
-        self.restarting = True
-        self.system.start_soon(self._wake_up(), f"waking of {self.path}")
-
-    async def _wake_up(self) -> None:
-        try:
-            if self.build():
-                await self.hook("on_start")
-        except Exception as error:  # noqa: BLE001 - constructors and on_start are user code; the supervisor decides
-            self.cell.pause()
-            self.start_failed(error)
-            return
-        self.restarting = False
-        if not self.ending:
-            self.run()
+    def _end_pause(self) -> None:
+        if self.pausing is not None and not self.pausing.done():
+            self.pausing.set_result(None)
 
     # -- ending --
 
@@ -339,8 +308,17 @@ class Lifecycle:
         """Begin the end after the message in hand, if it has not begun."""
         self.end = self.finish(reason)
 
-    def finish(self, reason: BaseException | None, *, drain: bool = False, timeout: float | None = None) -> asyncio.Task[None]:
-        """Begin the end, if it has not begun; the task is done when the actor has ended and everybody has been told."""
+    def finish(
+        self, reason: BaseException | None, *, drain: bool = False, timeout: float | None = None, at_once: bool = False
+    ) -> asyncio.Task[None]:
+        """Begin the end, if it has not begun; the task is done when the actor has ended and everybody has been told.
+
+        Args:
+            reason: the error that ends it, None for an orderly stop.
+            drain: serve what is queued first.
+            timeout: seconds for each step.
+            at_once: interrupt what runs, in the children too, also if the end has begun more gently.
+        """
         limit = self.system.stop_timeout if timeout is None else timeout
         if self.end is None:
             self.reason = reason
@@ -350,62 +328,71 @@ class Lifecycle:
                 self.cell.drain_and_refuse()
             self.end = self.system.start_task(self._end(drain, limit), f"end of {self.path}")
         elif not drain and not self.ending:  # it drains; now it shall not
+            self.reason = self.reason or reason
             self._stop_serving()
+        if at_once and not self.at_once:
+            self.at_once = True
+            self._interrupt()
+            for child in self.family.children:
+                if child.end is not None:
+                    _ = child.finish(None, at_once=True)
         return self.end
 
     def _stop_serving(self) -> None:
         self.ending = True
         self.cell.stop_serving()
-        if self.pausing is not None and not self.pausing.done():
-            self.pausing.set_result(None)
+        self._end_pause()
         self.quiet()
 
+    def interrupt_handlers(self) -> None:
+        """Cancel what runs. Once only: a second cancellation would hit the handlers in their ``finally`` clauses."""
+        if not self.interrupted:
+            self.interrupted = True
+            self.cell.kill()
+
+    def _interrupt(self) -> None:
+        self.interrupt_handlers()
+        if self.hooks.running != "on_stop":
+            self.hooks.cut_off(ActorStopped(self.path, f"it was stopped while {self.hooks.running} ran"))
+
     def quiet(self) -> None:
-        """From the cell: no handler runs and none can be begun now."""
+        """From the cell: no handler runs and none can be begun now. From the hooks: none runs."""
         self.quiescence.look()
 
     def _is_drained(self) -> bool:
-        return self.ending or (self.cell.quiescent() and not self.restarting and not self.cell.has_mail())
-
-    async def _until_quiet(self, limit: float) -> bool:
-        return await self.quiescence.until(self.cell.quiescent, limit)
+        return self.ending or (self.cell.quiescent() and not self.cell.has_mail())
 
     async def _end(self, drain: bool, limit: float) -> None:
         try:
             if drain:
                 await self.quiescence.until(self._is_drained, limit)
             self._stop_serving()
-            if not await self._until_quiet(limit):
-                self.cell.kill()
-                if not await self._until_quiet(limit):
+            if self.at_once or not await self.quiescence.until(self.is_quiet, limit):
+                self._interrupt()
+                if not await self.quiescence.until(self.is_quiet, UNWINDING):
                     self.system.log_error(self, None, "a handler goes on although it was cancelled; it is left behind")
             self.actor_context.timers.cancel_all()
-            await self.family.stop_all(None, timeout=limit)
-            try:
-                await self._within(self.hook("on_stop"), limit)
-            except Exception as own:  # noqa: BLE001 - a user's hook; the end goes on
-                self.system.log_error(self, own, "on_stop failed")
+            await self.family.stop_all(None, drain=drain, timeout=limit, owner=self)
+            if self.started:
+                try:
+                    await self.hooks.call("on_stop", limit=limit)
+                except Exception as own:  # noqa: BLE001 - a user's hook; the end goes on
+                    self.system.log_error(self, own, "on_stop failed")
         finally:
             self.bury("the actor has stopped" if self.reason is None else f"the actor ended: {describe(self.reason)}")
 
-    async def _within(self, hook: Any, limit: float) -> None:
-        task = self.system.start_task(hook, f"on_stop of {self.path}")
-        alarm = self.system.clock.call_later(limit, task.cancel)
-        try:
-            await task
-        except asyncio.CancelledError:
-            if not task.cancelled() or (current := asyncio.current_task()) is None or current.cancelling():
-                raise
-            self.system.log_error(self, None, f"on_stop took longer than {limit:g} s and was cancelled")
-        finally:
-            alarm.cancel()
-
     def task_cancelled(self) -> None:
         """From the cell: somebody outside cancelled the actor's task (as the end of an event loop does). No hook can run."""
+        self._collapse(ActorError(f"actor {self.path!r}: its task was cancelled from outside"))
+
+    def _collapse(self, reason: ActorError) -> None:
         if not self.ending:
-            self.reason = ActorError(f"actor {self.path!r}: its task was cancelled from outside")
+            self.reason = reason
             self.ending = True
             self.cell.stop_serving()
+        self._interrupt()
+        for child in reversed(self.family.children):
+            child._collapse(reason)
         if self.end is None:
             self.bury("its task was cancelled from outside")
 
@@ -415,6 +402,7 @@ class Lifecycle:
             return
         self.ending = True
         self.cell.stop_serving()
+        self._end_pause()
         for left in self.cell.take_leftovers():
             self.cell.refuse_leftover(left, words)
         self.actor_context.timers.cancel_all()
@@ -441,13 +429,15 @@ class Lifecycle:
         self.cell.become(receive, keep)
 
     def handler_of(self, receive: Callable[..., object]) -> Handler:
-        """What is known about a behaviour."""
-        return handler_of(getattr(receive, "__func__", receive), "receive")
+        """What is known about a behaviour.
 
-    def terminated_handler(self) -> Handler:
-        """The hook that a watched actor's end is told to."""
-        actor = self.cell.actor
-        return ON_TERMINATED if actor is None else self.handler_for(type(actor).on_terminated)
+        Raises:
+            ActorError: it was declared `blocking`, and is no method of this actor.
+        """
+        handler = handler_of(getattr(receive, "__func__", receive), "receive")
+        if handler.pool is not None and getattr(receive, "__self__", None) is not self.cell.actor:
+            raise ActorError(f"actor {self.path!r}: a blocking behaviour must be a method of the actor, not {receive!r}")
+        return handler
 
     def handler_for(self, method: Callable[..., object]) -> Handler:
         """The handler of a method of this actor, given bound or not.
@@ -457,11 +447,10 @@ class Lifecycle:
         """
         function: Any = getattr(method, "__func__", method)
         owner = getattr(method, "__self__", None)
-        if owner is not None and owner is not self.cell.actor:
+        # By its context: while the class is being called the new instance is not known yet.
+        if owner is not None and getattr(owner, "_context", None) is not self.actor_context:
             raise ActorError(f"actor {self.path!r}: {method!r} belongs to another object; give a method of the actor itself")
-        if function is Actor.on_terminated:
-            return ON_TERMINATED
-        return self.cell.handlers.get(function) or handler_of(function)
+        return (self.cell.handlers or {}).get(function) or handler_of(function)
 
     def run_blocking(self, handler: Handler, actor: Actor, arguments: tuple[object, ...], options: dict[str, object] | None) -> Any:
         """Run a method that was declared `blocking`; answers something to await."""
@@ -477,6 +466,11 @@ class Lifecycle:
 
         return open_stream(self, handler, arguments, options or {}, demand)
 
+    def wake_up(self) -> None:
+        """There is mail for an actor without an instance, or it was closed, which wakes everybody."""
+        if self.passivation is not None:
+            self.passivation.wake_up()
+
     def sample(self, waited: float, served: float) -> None:
         """One message in 64: how long it lay in the mailbox, how long its handler took; in seconds."""
         if self.samples is None:
@@ -488,7 +482,8 @@ class Lifecycle:
 def _priority_of(priority: Callable[[object], int], path: str, item: object) -> float:
     message = item
     if isinstance(item, Call):
-        message = item.message if item.handler is None else item.handler.function
+        function = None if item.handler is None else item.handler.function
+        message = item.message if function is None else getattr(function, "sage_method", function)  # what faults stand before
     try:
         return float(priority(message))
     except Exception as error:

@@ -42,7 +42,50 @@ class Passivation:
         self._alarm = None
         lifecycle = self._lifecycle
         accepted = lifecycle.cell.statistics().accepted
-        if accepted == self._seen and lifecycle.may_passivate():
-            lifecycle.system.start_soon(lifecycle.passivate(), f"passivation of {lifecycle.path}")
+        if accepted == self._seen and self._may_let_go():
+            lifecycle.system.start_soon(self._let_go(), f"passivation of {lifecycle.path}")
         else:
             self.begin()
+
+    def _may_let_go(self) -> bool:
+        """Whether nothing would be lost by it."""
+        lifecycle = self._lifecycle
+        cell = lifecycle.cell
+        in_use = lifecycle.family.children or lifecycle.actor_context.timers.active or cell.stashed or len(cell)
+        return cell.state_name == "running" and cell.quiescent() and not in_use
+
+    async def _let_go(self) -> None:
+        """Let the instance go; mail that comes meanwhile waits and has a new one made."""
+        lifecycle = self._lifecycle
+        if not self._may_let_go():  # mail has come since it was looked at, or a failure
+            if lifecycle.cell.state_name == "running":
+                self.begin()
+            return
+        lifecycle.cell.pause()
+        turn = lifecycle.turns_taken
+        try:
+            await lifecycle.hooks.call("on_passivate")
+        except Exception as own:  # noqa: BLE001 - a user's hook; the passivation goes on
+            lifecycle.system.log_error(lifecycle, own, "on_passivate failed")
+        if not lifecycle.ending and turn == lifecycle.turns_taken:
+            lifecycle.cell.sleep_until_mail()
+
+    def wake_up(self) -> None:
+        """The actor has no instance, and there is mail for it, or it was closed, which wakes everybody."""
+        lifecycle = self._lifecycle
+        if not lifecycle.ending and (lifecycle.cell.has_mail() or not lifecycle.cell.closed):
+            lifecycle.system.start_soon(self._wake_up(lifecycle.pause()), f"waking of {lifecycle.path}")
+
+    async def _wake_up(self, turn: int) -> None:
+        lifecycle = self._lifecycle
+        try:
+            if lifecycle.build():
+                await lifecycle.await_start()
+        except Exception as error:  # noqa: BLE001 - constructors and on_start are user code; the supervisor decides
+            if not lifecycle.ending and turn == lifecycle.turns_taken:
+                lifecycle.start_failed(error)
+            return
+        lifecycle.started = True
+        if not lifecycle.ending and turn == lifecycle.turns_taken:
+            lifecycle.restarting = False
+            lifecycle.run()

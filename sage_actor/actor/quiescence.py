@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sage_actor.actor.system import ActorSystem
 
-__all__ = ["Quiescence"]
+__all__ = ["UNWINDING", "Quiescence"]
+
+UNWINDING = 5.0
+"""Seconds that an interrupted handler or hook has for its ``finally`` clauses; after them it is left behind."""
 
 
 class Quiescence:

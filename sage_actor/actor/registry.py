@@ -40,7 +40,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._offers: dict[ServiceKey[Any], dict[ActorRef[Any], None]] = {}
-        self._changes: dict[ServiceKey[Any], set[asyncio.Event]] = {}
+        self._changes: dict[ServiceKey[Any], dict[asyncio.Event, None]] = {}  # a dict for its order
 
     def register(self, key: ServiceKey[A], ref: ActorRef[A]) -> None:
         """Offer it. Registering twice is registering once.
@@ -73,7 +73,7 @@ class Registry:
     async def subscribe(self, key: ServiceKey[A]) -> AsyncIterator[tuple[ActorRef[A], ...]]:
         """Yield all that offer it, at once and after every change; a slow reader sees the latest state, not each one between."""
         event = asyncio.Event()
-        self._changes.setdefault(key, set()).add(event)
+        self._changes.setdefault(key, {})[event] = None
         try:
             while True:
                 event.clear()
@@ -81,7 +81,7 @@ class Registry:
                 await event.wait()
         finally:
             events = self._changes[key]
-            events.discard(event)
+            del events[event]
             if not events:
                 del self._changes[key]
 

@@ -7,22 +7,24 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple
 
-from sage_actor._core.actor_cell import current_cell, current_request
+from sage_actor._core.actor_cell import current_request
 from sage_actor._core.actor_ref import ActorRef
 from sage_actor._core.reply import Call, Reply
 from sage_actor.actor.dead_letters import DeadLetters, UndeliveredMessage
 from sage_actor.actor.deadlines import DeadlineWheel
 from sage_actor.actor.family import Family
+from sage_actor.actor.inspector import Inspector
 from sage_actor.actor.instance import factory_name
 from sage_actor.actor.lifecycle import Lifecycle, SpawnOptions, describe
 from sage_actor.actor.mailbox import MailboxSettings
 from sage_actor.actor.registry import Registry
+from sage_actor.actor.restarting import tear_down
 from sage_actor.actor.statistics import SystemStatistics, statistics_of_system
 from sage_actor.actor.supervision import ExponentialDelay, FixedDelay, RestartStrategy
 from sage_actor.actor.supervisor_scope import Supervision, Verdict
 from sage_actor.actor.watching import Terminated
 from sage_actor.durations import parse_duration
-from sage_actor.errors import ActorError, ActorFailed, NameTaken
+from sage_actor.errors import ActorError, ActorFailed, ActorStopped, NameTaken
 from sage_actor.ports import Clock, current_clock, current_random, system_clock
 
 if TYPE_CHECKING:
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
 
     from sage_actor.actor.actor import Actor
+    from sage_actor.actor.interception import Interceptor
     from sage_actor.actor.process_pool import ProcessPool
     from sage_actor.actor.sync import SyncSystem
+    from sage_actor.actor.tracing import Tracer
 
-__all__ = ["ActorSystem"]
+__all__ = ["DEFAULT_MAILBOX", "DEFAULT_RESTART", "DEFAULT_SUPERVISION", "ActorSystem"]
 
 A = TypeVar("A", bound="Actor")
 R = TypeVar("R")
@@ -42,6 +46,7 @@ Ts = TypeVarTuple("Ts")
 
 DEFAULT_RESTART = ExponentialDelay(attempts=10, delay=0.1, max_delay=30.0)
 DEFAULT_SUPERVISION = Supervision()
+DEFAULT_STOP_TIMEOUT = 5.0
 DEFAULT_MAILBOX = MailboxSettings()
 
 
@@ -62,6 +67,9 @@ class ActorSystem:
         stop_timeout: seconds (or "10s") that an actor has to end when the system does, before it is interrupted.
         dead_letters: how many dead letters are kept.
         inline_asks: answer asks of an idle actor's plain methods at once, without a turn of the event loop.
+        inspect: let ``sage monitor actors``, run under the same account, look into the system from a quarter of a second after
+            its start on. Never in a simulation, nor with a clock other than the machine's.
+        tracer: told of every ask, such as a `MemoryTracer`.
     """
 
     def __init__(
@@ -75,15 +83,19 @@ class ActorSystem:
         stop_timeout: float | str = 10.0,
         dead_letters: int = 1000,
         inline_asks: bool = True,
+        inspect: bool = True,
+        tracer: Tracer | None = None,
     ) -> None:
         self.name = name
         self.stop_timeout = parse_duration(stop_timeout, key="stop_timeout")
         self.inline_asks = inline_asks
+        self.tracer = tracer
         self.failures = 0
         self.restarts = 0
         self.spawned = 0
         self.living = 0
         self.registry = Registry()
+        self.interceptor: Interceptor | None = None
         self._dead_letters = DeadLetters(dead_letters)
         self._given_clock = clock
         self._restart = restart
@@ -93,8 +105,11 @@ class ActorSystem:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._log: BoundLogger | None = None
         self._process_pool: ProcessPool | None = None
+        self._inspect = inspect
+        self._inspector: Inspector | None = None
         self._sync: SyncSystem | None = None
         self.clock: Clock = system_clock
         self.random: Random
@@ -113,6 +128,8 @@ class ActorSystem:
         self.random = current_random()
         self.cell_clock = None if self.clock is system_clock else self.clock.monotonic
         self.deadlines = DeadlineWheel(self.clock)
+        if self._inspect and Inspector.fits(self):
+            self._inspector = Inspector(self)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
@@ -124,15 +141,18 @@ class ActorSystem:
         Args:
             drain: let each finish its mailbox first. Cancelling the wait does not end the stopping.
         """
-        if self._loop is None or self._closed:
+        if self._loop is None:
             return
-        closing = self.start_task(self._close(drain), "end of the system")
-        await asyncio.shield(closing)
+        if self._closing is None:
+            self._closing = self.start_task(self._close(drain), "end of the system")
+        await asyncio.shield(self._closing)
 
     async def _close(self, drain: bool) -> None:
         await self.family.stop_all(None, drain=drain)
         self._closed = True
         self.deadlines.close()
+        if self._inspector is not None:
+            await self._inspector.aclose()
         if self._process_pool is not None:
             await self._process_pool.aclose()
         me = asyncio.current_task()
@@ -176,6 +196,7 @@ class ActorSystem:
 
         Raises:
             ActorFailed: the class or `on_start` raised (the ``__cause__``); nothing is left of the actor.
+            ActorStopped: it was stopped before `on_start` had returned.
             NameTaken: a living sibling has that name.
             ActorError: the system is not running, or a setting makes no sense.
         """
@@ -241,17 +262,19 @@ class ActorSystem:
         self.living += 1
         while True:
             try:
-                if lifecycle.build():
-                    await lifecycle.begin(current_request())
-                else:
-                    lifecycle.run()
-                return lifecycle.ref
+                try:
+                    if lifecycle.build():
+                        await lifecycle.begin(current_request())
+                    else:
+                        lifecycle.run()
+                    return lifecycle.ref
+                except Exception as error:
+                    if not retry_start or not await self._wait_to_retry(lifecycle, error):
+                        raise
             except BaseException as error:
-                if retry_start and isinstance(error, Exception) and await self._wait_to_retry(lifecycle, error):
-                    continue
-                lifecycle.reason = error
-                lifecycle.bury(f"its start failed: {describe(error)}")
-                if not isinstance(error, Exception):
+                await lifecycle.give_up_start(error)
+                stopped = isinstance(error, ActorStopped) and error.actor == lifecycle.path
+                if stopped or not isinstance(error, Exception):
                     raise
                 raise ActorFailed(lifecycle.path, describe(error), "start") from error
 
@@ -260,8 +283,9 @@ class ActorSystem:
         if isinstance(strategy, FixedDelay) and strategy.attempts is None and strategy.delay == 0:
             return False  # without a bound and without a wait it would be tried in a busy circle
         delay = lifecycle.next_start(error)
-        if delay is None:
+        if delay is None or lifecycle.ending:
             return False
+        await tear_down(lifecycle, lifecycle.turns_taken, error)
         await lifecycle.pause_for(delay)
         return not lifecycle.ending
 
@@ -275,7 +299,7 @@ class ActorSystem:
             family = found.family
         return None if found is None else found.ref
 
-    async def stop(self, ref: ActorRef[Any], *, drain: bool = True, timeout: float | str = 5.0) -> None:
+    async def stop(self, ref: ActorRef[Any], *, drain: bool = True, timeout: float | str = DEFAULT_STOP_TIMEOUT) -> None:
         """End an actor; returns when it has ended, its children first, and its watchers have been told. Idempotent.
 
         From the call on it takes no new messages: tells become dead letters, asks fail with `ActorStopped`.
@@ -289,16 +313,22 @@ class ActorSystem:
         Raises:
             ActorError: an actor's handler awaits its own end; use ``self.context.stop()``.
         """
-        lifecycle = ref.cell.lifecycle
-        caller = current_cell()
-        if caller is not None and lifecycle.contains(caller.lifecycle) and not caller.quiescent():
-            raise ActorError(f"actor {caller.path!r} would wait for its own end; use self.context.stop(), which does not wait")
+        await self._finish(ref, drain=drain, timeout=parse_duration(timeout, key="stop timeout"), at_once=False)
+
+    async def _finish(self, ref: ActorRef[Any], *, drain: bool, timeout: float, at_once: bool) -> None:
+        lifecycle: Lifecycle = ref.cell.lifecycle
+        request = current_request()
+        while request is not None:
+            waiting: Lifecycle = request.target.lifecycle
+            if not request.finished and lifecycle.contains(waiting):
+                raise ActorError(f"actor {waiting.path!r} would wait for its own end; use self.context.stop(), which does not wait")
+            request = request.parent
         if lifecycle.cell.state_name != "stopped":
-            await asyncio.shield(lifecycle.finish(None, drain=drain, timeout=parse_duration(timeout, key="stop timeout")))
+            await asyncio.shield(lifecycle.finish(None, drain=drain, timeout=timeout, at_once=at_once))
 
     async def kill(self, ref: ActorRef[Any]) -> None:
-        """Like ``stop(drain=False)``, but the message in hand is interrupted at once."""
-        await self.stop(ref, drain=False, timeout=0.0)
+        """Like ``stop(drain=False)``, but the message in hand is interrupted at once, in the children too."""
+        await self._finish(ref, drain=False, timeout=DEFAULT_STOP_TIMEOUT, at_once=True)
 
     def watch(self, ref: ActorRef[Any]) -> asyncio.Future[Terminated]:
         """A future that has the actor's end, at once if it has ended already. Cancelling it ends the watch."""
@@ -343,13 +373,22 @@ class ActorSystem:
         """Counts of every living actor, as a tree."""
         return statistics_of_system(self)
 
-    async def wait_idle(self) -> None:
-        """Return when no actor has anything to do: no handler runs, nothing waits that could be served, nobody restarts.
+    async def wait_idle(self, timeout: float | str | None = None) -> None:
+        """Return when no actor has anything to do: no handler runs, nothing waits that could be served, nobody (re)starts or ends.
 
-        Delays, timers and deadlines that lie ahead do not count, nor does work outside of actors.
+        Delays, timers and deadlines that lie ahead do not count, nor does work outside of actors. A handler that waits for
+        something outside (a thread, a socket, a clock that stands) is not idle, and is waited for.
+
+        Args:
+            timeout: seconds (or "5s") of the event loop's own time after which it gives up: a manual clock stands still while
+                this waits. None: as long as it takes.
+
+        Raises:
+            ActorError: the time is up. It lists who is busy, with the line of the handler that waits.
         """
-        while not all(lifecycle.is_idle() for lifecycle in self.everyone()):  # noqa: ASYNC110 - there is no event for "nobody"
-            await asyncio.sleep(0)
+        from sage_actor.actor.idleness import wait_idle
+
+        await wait_idle(self, None if timeout is None else parse_duration(timeout, key="wait_idle timeout"))
 
     def everyone(self) -> list[Lifecycle]:
         """All living actors, parents before children; the runtime's own view."""
@@ -378,11 +417,19 @@ class ActorSystem:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def leave_behind(self, task: asyncio.Task[Any]) -> None:
+        """A task of the system's that does not end although it was cancelled: nobody waits for it any more."""
+        self._tasks.discard(task)
+
     def start_soon(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         """Like `start_task`, for what nobody awaits: what it raises is logged by the event loop."""
         self._tasks.add(self.start_task(coroutine, name))
 
-    def escalated(self, error: BaseException) -> None:
+    def suspend(self, error: BaseException) -> int:
+        """Those of its actors that live now are about to be stopped for an error; others go on."""
+        return 0
+
+    def escalated(self, error: BaseException, turn: int) -> None:
         """Nobody stands above the system: its actors have been stopped, which is said, and it goes on without them."""
         self.log.error("all top-level actors were stopped: a failure was escalated to the system", error=describe(error))
 

@@ -30,6 +30,10 @@ class _Timer:
         self.alarm: Cancellable | None = None
         self.tick: Call | None = None
 
+    @property
+    def is_over(self) -> bool:
+        return self.alarm is None and self.tick is not None and self.tick.finished
+
 
 class Timers:
     """Named timers of one actor. They end with the instance: a restart or stop cancels them all.
@@ -44,6 +48,7 @@ class Timers:
         self._clock = clock
         self._handler_for = handler_for
         self._timers: dict[str, _Timer] = {}
+        self._rung: dict[str, _Timer] = {}  # one-shot timers that are over but for a tick that may still wait
 
     def once(self, key: str, after: float | str, method: Callable[..., object], *arguments: object) -> None:
         """Call a method of this actor once, when that much time has passed. A timer of the same key is replaced.
@@ -69,26 +74,29 @@ class Timers:
 
     def cancel(self, key: str) -> bool:
         """End a timer, its waiting tick included; says whether there was one."""
-        timer = self._timers.pop(key, None)
-        if timer is None:
+        timer = self._timers.pop(key, None) or self._rung.pop(key, None)
+        if timer is None or timer.is_over:
             return False
         self._end(timer)
         return True
 
     def cancel_all(self) -> None:
         """End all of them."""
-        timers, self._timers = self._timers, {}
-        for timer in timers.values():
+        timers = [*self._timers.values(), *self._rung.values()]
+        self._timers.clear()
+        self._rung.clear()
+        for timer in timers:
             self._end(timer)
 
     @property
     def active(self) -> tuple[str, ...]:
-        """Keys of the timers that will still tick, oldest first."""
+        """Keys of the timers that will still tick, oldest first; a tick that waits already does not count."""
         return tuple(self._timers)
 
     def _start(self, key: str, method: Callable[..., object], arguments: tuple[object, ...], after: float, every: float | None) -> None:
+        timer = _Timer(key, self._handler_for(method), arguments, every)
         self.cancel(key)
-        timer = self._timers[key] = _Timer(key, self._handler_for(method), arguments, every)
+        self._timers[key] = timer
         timer.due = self._clock.monotonic() + after
         self._arm(timer)
 
@@ -100,8 +108,9 @@ class Timers:
         if timer.tick is None or timer.tick.finished:
             timer.tick = self._cell.signal(timer.handler, timer.arguments)
         if timer.every is None:
-            if self._timers.get(timer.key) is timer:
-                del self._timers[timer.key]
+            del self._timers[timer.key]
+            self._rung = {key: rung for key, rung in self._rung.items() if not rung.is_over}
+            self._rung[timer.key] = timer
             return
         now = self._clock.monotonic()
         timer.due += timer.every

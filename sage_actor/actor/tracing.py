@@ -116,11 +116,13 @@ class MemoryTracer:
             return above
         lifecycle: Lifecycle = reply.target.lifecycle
         chance = lifecycle.system.random
-        if above is None:
-            if self._sample < 1.0 and chance.random() >= self._sample:
-                return _UNSAMPLED
-            return _Recorded(self._finished, f"{chance.getrandbits(128):032x}", f"{chance.getrandbits(64):016x}", "", lifecycle.system.clock)
-        return _Recorded(self._finished, above.trace_id, f"{chance.getrandbits(64):016x}", above.span_id, lifecycle.system.clock)
+        if above is not None:
+            trace_id, parent_id = above.trace_id, above.span_id
+        elif self._sample < 1.0 and chance.random() >= self._sample:
+            return _UNSAMPLED
+        else:
+            trace_id, parent_id = f"{chance.getrandbits(128):032x}", ""
+        return _Recorded(self._finished, trace_id, f"{chance.getrandbits(64):016x}", parent_id, lifecycle.system.clock)
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from sage_actor._core.actor_ref import ActorRef
 from sage_actor._core.reply import Call
+from sage_actor.actor.handlers import handler_of
 from sage_actor.errors import ActorError
 
 if TYPE_CHECKING:
+    from sage_actor.actor.actor import Actor
     from sage_actor.actor.lifecycle import Lifecycle
 
 __all__ = ["DeathWatch", "Terminated"]
@@ -63,6 +65,12 @@ class DeathWatch:
         if signal is not None:
             signal.revoke()
 
+    def unlink(self, other: Lifecycle) -> None:
+        """Undo a link, from both sides: what `other` watches in full, by a `watch` of its own, it goes on watching."""
+        self.unwatch(other)
+        if self._watchers.get(other):
+            other.deathwatch.unwatch(self._lifecycle)
+
     def call(self, callback: Callable[[Terminated], object]) -> Callable[[], None]:
         """Call back when this actor has ended; answers a function that takes that back."""
         self._outside[callback] = None
@@ -84,5 +92,16 @@ class DeathWatch:
         if only_failures and other.reason is None:
             self._watched.pop(other, None)
         elif self._watched.get(other) is None:  # else the news is on its way already
-            hook = self._lifecycle.terminated_handler()
-            self._watched[other] = self._lifecycle.cell.signal(hook, (Terminated(other.ref, other.reason),))
+            self._watched[other] = self._lifecycle.cell.signal(_TELL, (Terminated(other.ref, other.reason), self))
+
+    def delivered(self, ended: Terminated) -> None:
+        """The news is being told. From here on it is forgotten: else a watcher would keep alive whatever it has ever watched."""
+        self._watched.pop(ended.ref.cell.lifecycle, None)
+
+
+def _tell(actor: Actor, ended: Terminated, deathwatch: DeathWatch) -> object:
+    deathwatch.delivered(ended)
+    return actor.on_terminated(ended)
+
+
+_TELL = handler_of(_tell, "on_terminated")

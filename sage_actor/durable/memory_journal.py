@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from sage_actor.durable.journal import JournalEntry, Snapshot, check_append, check_id, check_snapshot, entries_deleted, snapshot_ahead
 from sage_actor.errors import ConfigError, JournalConflict, JournalUnavailable
@@ -30,7 +31,7 @@ class _Entity:
 class MemoryJournal:
     """A `Journal` whose disk is this object: what it holds is there after `aclose` and `open`, and gone with the object.
 
-    No method ever waits, so none can be cancelled halfway.
+    ``async with MemoryJournal() as journal`` opens and closes it. No method ever waits, so none can be cancelled halfway.
     """
 
     def __init__(self, *, keep_snapshots: int = 2) -> None:
@@ -45,6 +46,13 @@ class MemoryJournal:
         self._keep = keep_snapshots
         self._entities: dict[str, _Entity] = {}
         self._opened = False
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        await self.aclose()
 
     async def open(self) -> None:
         self._opened = True

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, cast
 
 from sage_actor.durable.journal import JournalEntry, Snapshot, check_append, check_id, check_snapshot, snapshot_ahead
 from sage_actor.durable.sqlite_file import EntityRecord, Row, entries_of, open_file, snapshot_of, translated
@@ -72,7 +72,7 @@ class _Append(NamedTuple):
 
 
 class SqliteJournal:
-    """A `Journal` in one file (and, while it is open, a log and an index beside it).
+    """A `Journal` in one file (and, while it is open, a log and an index beside it): ``async with SqliteJournal(path) as journal``.
 
     Several may be open on one file, in this process and others; they see each other's entries, and of two that append
     for one entity at a time the slower gets `JournalConflict`. Every append is synced to the disk before it returns.
@@ -104,6 +104,13 @@ class SqliteJournal:
         self._owner: asyncio.Task[None] | None = None  # held here: the loop itself holds tasks weakly
 
     # -- life cycle ---------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        await self.aclose()
 
     async def open(self) -> None:
         if self._owner is not None and not self._owner.done():

@@ -1,10 +1,30 @@
-"""What we test with, for your tests: clocks and schedules that the test decides, a real Redis server, and the suites that
-decide what is a backend, source or sink."""
+"""What we test with, for your tests: probes, mailboxes and faults of actors, clocks and schedules that the test decides, a real
+Redis server, and the suites that decide what is a backend, connector or journal."""
 
 from __future__ import annotations
 
+from sage_actor.testing.faults import Fault, FaultInjector, InjectedFailure, Struck
+from sage_actor.testing.mailboxes import MailboxView, Waiting, mailbox_of
 from sage_actor.testing.manual_clock import ManualClock
+from sage_actor.testing.probe import MethodCall, Probe
 from sage_actor.testing.redis_server import RedisServer, redis_server
 from sage_actor.testing.simulation import Faults, Simulation, SimulationFailed, SimulationStuck
 
-__all__ = ["Faults", "ManualClock", "RedisServer", "Simulation", "SimulationFailed", "SimulationStuck", "redis_server"]
+__all__ = [
+    "Fault",
+    "FaultInjector",
+    "Faults",
+    "InjectedFailure",
+    "MailboxView",
+    "ManualClock",
+    "MethodCall",
+    "Probe",
+    "RedisServer",
+    "Simulation",
+    "SimulationFailed",
+    "SimulationStuck",
+    "Struck",
+    "Waiting",
+    "mailbox_of",
+    "redis_server",
+]

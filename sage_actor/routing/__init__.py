@@ -1,0 +1,1 @@
+"""Several actors behind one face: routers choose among actors, pools also spawn and supervise them."""
