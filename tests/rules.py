@@ -61,6 +61,7 @@ def main() -> int:
     collector = Collector()
     # Without the reporter its options are unknown, so the project's usual ones are replaced.
     options = ["--override-ini", "addopts=--import-mode=importlib --strict-markers", "-p", "no:terminal", "-p", "no:cacheprovider"]
+    options += ["-p", "sage_actor.testing.pytest_plugin"]  # the mark `simulate`
     status = pytest.main(["--collect-only", *options, str(HERE)], plugins=[collector])
     problems = [f"cannot be collected: {error}" for error in collector.errors]
     if not problems and status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

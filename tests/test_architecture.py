@@ -37,6 +37,8 @@ BROAD_HANDLERS = {
     "sage_actor/actor/inspection.py": "__repr__ and __str__ of the program's own objects",
     "sage_actor/actor/inspector.py": "looking at the program's objects: whatever that raises is the answer",
     "sage_actor/actor/lifecycle.py": "the supervisor of actors: hooks",
+    "sage_actor/actor/passivation.py": "the supervisor of actors: on_passivate, and what is made anew",
+    "sage_actor/actor/restarting.py": "the supervisor of actors: constructors and hooks",
     "sage_actor/actor/portable.py": "user exception classes, rebuilt in another process",
     "sage_actor/actor/pool_worker.py": "user functions and user pickles",
     "sage_actor/actor/process_pool.py": "user classes, while they are pickled",

@@ -37,6 +37,8 @@ cdef class Cell(ActorMailbox):
     cdef int turn_left
     cdef double turn_begun
     cdef Request plain_scope
+    cdef bint unbegun
+    cdef int begun_apart(self) except -1
     cdef readonly bint passive
     cdef unsigned long thread
     cdef double turn_seconds

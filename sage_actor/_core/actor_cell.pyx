@@ -315,7 +315,7 @@ cdef class Cell(ActorMailbox):
 
     cdef int serve(self) except -1:
         while self.state == RUNNING or self.state == DRAINING:
-            if self.active >= self.concurrency and self.concurrency > 1:
+            if self.concurrency > 1 and (self.active >= self.concurrency or self.unbegun):
                 return 0
             if self.turn_left <= 0:
                 return 2 if self.has_items() else 0
@@ -541,7 +541,15 @@ cdef class Cell(ActorMailbox):
         return not isinstance(error, (Exception, CancelledError))
 
     cdef int start_apart(self, object awaitable, Call call, object message) except -1:
-        cdef Request request = Request(self) if call is None or type(call) is not Reply else call
+        cdef Request request
+        if type(call) is Reply:
+            request = call
+        elif self.plain_scope is not None and self.concurrency > 1:
+            request, self.plain_scope = self.plain_scope, None
+        else:
+            request = Request(self)
+        # With concurrency, what stands behind it begins when it has taken its first step: they begin in the order sent.
+        self.unbegun = self.concurrency > 1
         context = self.context.copy()
         context.run(CURRENT.set, request)
         if self.apart is None:
@@ -556,6 +564,7 @@ cdef class Cell(ActorMailbox):
         task = current_task()
         entry = self.apart[task]
         entry[2] = None  # it has begun
+        self.begun_apart()
         try:
             result = await awaitable
         except BaseException as error:
@@ -568,11 +577,19 @@ cdef class Cell(ActorMailbox):
             entry[3] = True
             self.finish(call, message, result)
 
+    cdef int begun_apart(self) except -1:
+        if self.unbegun:
+            self.unbegun = False
+            if self.has_items() and self.waiter is not None:
+                self.wake()
+        return 0
+
     def apart_done(self, task) -> None:
         entry = self.apart.pop(task)
         self.active -= 1
         call, message, awaitable, _ = entry
         if awaitable is not None:  # cancelled before its first step
+            self.begun_apart()
             if hasattr(awaitable, "close"):
                 awaitable.close()
             gave_up = type(call) is Reply and (<Reply> call).interrupted
@@ -613,10 +630,10 @@ cdef class Cell(ActorMailbox):
     # -- out --
 
     cdef int finish(self, Call call, object message, object result) except -1:
-        self.put_down(message)
-        if self.plain_scope is not None:
+        if self.plain_scope is not None and self.message_in_hand is message:
             self.plain_scope.finished = True
             self.plain_scope = None
+        self.put_down(message)
         if self.stash_item is not NOTHING and self.stash_item is message:
             self.stash_item = NOTHING
             if self.stash is None:
@@ -644,10 +661,10 @@ cdef class Cell(ActorMailbox):
     cdef int fail_item(self, Call call, object message, object error) except -1:
         cdef Handler handler = None if call is None else call.handler
         cdef bint asked = call is not None and type(call) is Reply
-        self.put_down(message)
-        if self.plain_scope is not None:
+        if self.plain_scope is not None and self.message_in_hand is message:
             self.plain_scope.finished = True
             self.plain_scope = None
+        self.put_down(message)
         if self.stash_item is message:
             self.stash_item = NOTHING
         self.probe_taken_at = 0.0

@@ -30,6 +30,7 @@ cdef class ActorMailbox(BatchQueue):
     cdef object message_in_hand
     cdef object stash_item
     cdef Call call_in_hand
+    cdef Reply asking
     cdef readonly int64_t handled, failed, dead_lettered, expected_errors
     cdef readonly object clock_monotonic
     cdef double probe_at, probe_taken_at, none_older_than

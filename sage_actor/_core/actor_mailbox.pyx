@@ -212,6 +212,7 @@ cdef class ActorMailbox(BatchQueue):
         if self.message_in_hand is message:
             self.message_in_hand = NOTHING_HERE
             self.call_in_hand = None
+            self.asking = None
         return 0
 
     cdef int refuse(self, object item, str reason) except -1:

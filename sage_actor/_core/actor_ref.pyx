@@ -80,6 +80,25 @@ cdef bint waits_for_caller(Cell cell) except -1:
     return False
 
 
+cdef object waits_in_circle(Cell asked, Cell asker):
+    """The circle of actors, each awaiting the next one's answer for a request of its own, that an ask would close; or None.
+
+    Only the last ask of each handler is seen, and only once it is awaited.
+    """
+    cdef Cell cell = asked
+    cdef Reply asking
+    cdef list paths = [asker.path, asked.path]
+    while cell.busy and cell.concurrency == 1 and not cell.reentrant and len(paths) < 1000:
+        asking = cell.asking
+        if asking is None or asking.state != PENDING or (asking.callback is None and asking.further_callbacks is None):
+            return None
+        cell = <Cell> asking.target
+        paths.append(cell.path)
+        if cell is asker:
+            return paths
+    return None
+
+
 cdef Py_ssize_t waits_in(Cell cell, Request request):
     """How many of the actor's handlers wait along this chain."""
     cdef Py_ssize_t count = 0
@@ -275,6 +294,11 @@ cdef class ActorRef:
             if cycle is not None and (cell.concurrency == 1 or waits_in(cell, parent) >= cell.concurrency):
                 reply.settle(FAILED, AskCycle(cycle))
                 return False
+            cycle = waits_in_circle(cell, <Cell> parent.target)
+            if cycle is not None:
+                reply.settle(FAILED, AskCycle(cycle))
+                return False
+        (<Cell> parent.target).asking = reply
         return True
 
 

@@ -320,6 +320,7 @@ class Lifecycle:
             at_once: interrupt what runs, in the children too, also if the end has begun more gently.
         """
         limit = self.system.stop_timeout if timeout is None else timeout
+        drain = drain and not at_once
         if self.end is None:
             self.reason = reason
             if not drain:

@@ -342,10 +342,18 @@ class ActorMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 5))
     def give_up(self, which: int) -> None:
         pending = [each for each in self.futures if each[0].outcome == "pending"]
-        if not pending:
-            return
-        sent, future = pending[which % len(pending)]
+        if pending:
+            self.cancel(*pending[which % len(pending)])
 
+    @rule(kind=KIND)
+    def ask_and_give_up(self, kind: str) -> None:
+        self.ask(kind)
+        self.settle()
+        sent, future = self.futures[-1]
+        if sent.outcome == "pending":
+            self.cancel(sent, future)
+
+    def cancel(self, sent: Sent, future: Any) -> None:
         async def cancel() -> None:
             assert future.cancel()
 

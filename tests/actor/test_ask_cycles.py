@@ -175,6 +175,72 @@ async def test_a_cycle_by_an_ask_that_was_stashed_first() -> None:
         assert isinstance(innermost(caught.value), sage.AskCycle)
 
 
+# -- circles of several requests --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+@pytest.mark.parametrize("begin", ["asks", "tells"])
+@pytest.mark.asyncio
+async def test_requests_that_cross_are_a_cycle_too(length: int, begin: str) -> None:
+    """No chain closes, but each handler waits for an answer that only the next one's end would bring."""
+    async with sage.ActorSystem(restart=sage.NoRestart()) as system:
+        refs = await spawn_ring(system, length)
+        async with asyncio.timeout(5):
+            if begin == "asks":
+                await asyncio.gather(*(ref.ask(Ring.noted, 0) for ref in refs))
+            else:
+                for ref in refs:
+                    await ref.tell(Ring.noted, 0)
+                await system.wait_idle()
+        errors = [error for ref in refs for error in ref.cell.actor.errors]
+        assert [type(error) for error in errors] == [sage.AskCycle]  # one gives way, the others get their answers
+        assert set(errors[0].actors) == {ref.path for ref in refs}
+        assert errors[0].actors[0] == errors[0].actors[-1]
+
+
+@pytest.mark.simulate(seeds=100)
+async def test_crossing_requests_never_stand_still_in_any_schedule() -> None:
+    async with sage.ActorSystem(restart=sage.NoRestart()) as system:
+        refs = await spawn_ring(system, 3)
+        for _ in range(3):
+            await asyncio.gather(*(ref.ask(Ring.noted, 0) for ref in refs))
+        assert all(isinstance(error, sage.AskCycle) for ref in refs for error in ref.cell.actor.errors)
+
+
+@pytest.mark.asyncio
+async def test_crossing_requests_of_an_actor_with_a_free_slot_are_none() -> None:
+    async with sage.ActorSystem(restart=sage.NoRestart()) as system:
+        first, second = await system.spawn(Ring, concurrency=2), await system.spawn(Ring)
+        await first.ask(Ring.link, second)
+        await second.ask(Ring.link, first)
+        async with asyncio.timeout(5):
+            for _ in range(5):
+                await asyncio.gather(first.ask(Ring.noted, 0), second.ask(Ring.noted, 0))
+        assert first.cell.actor.errors == second.cell.actor.errors == []
+
+
+@pytest.mark.asyncio
+async def test_an_ask_that_nobody_awaits_closes_no_circle() -> None:
+    class Careless(Ring):
+        async def ask_and_leave(self) -> None:
+            self.reply = self.next.ask(Careless.ask_and_leave_too)
+            await turns(6)
+
+        async def ask_and_leave_too(self) -> None:
+            await turns(2)
+            self.reply = self.next.ask(Careless.directly, 0)
+
+    async with sage.ActorSystem(restart=sage.NoRestart()) as system:
+        first, second = await system.spawn(Careless), await system.spawn(Careless)
+        await first.ask(Ring.link, second)
+        await second.ask(Ring.link, first)
+        await asyncio.gather(first.ask(Careless.ask_and_leave), second.ask(Careless.ask_and_leave))
+        await system.wait_idle()
+        for ref in (first, second):
+            assert ref.cell.failed == 0
+            assert await ref.cell.actor.reply in (None, 0)
+
+
 # -- no cycles --------------------------------------------------------------------------------------------------------
 
 

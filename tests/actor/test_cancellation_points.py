@@ -25,7 +25,7 @@ pytestmark = pytest.mark.rule("A41")
 
 Loop = Literal["asyncio", "uvloop"]
 Kind = Literal["tell", "plain", "slow", "soft", "soft beside others", "stashing"]
-Room = Literal["idle", "busy", "full"]
+Room = Literal["idle", "busy", "full", "failing"]
 Message = tuple[str, int]
 
 FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -51,6 +51,10 @@ class Worker(sage.Actor):
         await asyncio.sleep(0)
         self.world.ended.append((sender, number))
         return number
+
+    async def failing(self, sender: str, number: int) -> None:
+        await self.slow(sender, number)
+        raise ValueError("on purpose")
 
     @sage.interruptible
     async def soft(self, sender: str, number: int) -> int:
@@ -124,17 +128,17 @@ class World:
         self.put_aside: list[Message] = []
         self.outcomes: dict[Message, object] = {}
         self.victim = ""
-        self.system = sage.ActorSystem("points")
+        self.system = sage.ActorSystem("points", restart=sage.FixedDelay(attempts=None, delay=0), stop_timeout=0)
         self.ref: ActorRef[Worker]
 
     async def prepare(self) -> None:
         slots = 2 if self.kind == "soft beside others" else 1
-        mailbox = sage.MailboxSettings(capacity=1 if self.room == "full" else 64, overflow=self.overflow)  # type: ignore[arg-type]
+        mailbox = sage.MailboxSettings(capacity=1 if self.room in ("full", "failing") else 64, overflow=self.overflow)  # type: ignore[arg-type]
         self.ref = await self.system.spawn(Worker, self, mailbox=mailbox, concurrency=slots)
         await turns(3)
         if self.room != "idle":
             for slot in range(slots):
-                assert self.ref.tell_nowait(Worker.slow, "first", slot)
+                assert self.ref.tell_nowait(Worker.failing if self.room == "failing" else Worker.slow, "first", slot)
                 await self.until(lambda slot=slot: ("first", slot) in self.begun)
             assert self.ref.tell_nowait(Worker.plain, "first", slots)
         else:
@@ -155,14 +159,14 @@ class World:
             except sage.ActorError as error:
                 self.outcomes[sender, number] = error
 
-    async def run(self, means: str, opens: int, at: int, victim: str) -> bool:
+    async def run(self, means: str, opens: int, at: int, victim: str, then: Callable[[], None] | None = None) -> bool:
         """Cancel one sender after `at` turns. Whether it had not ended yet."""
         self.victim = victim
         scopes = {name: Scope(partial(self.send, name), means) for name in "abc"}
         cancelled = False
         for turn in range(max(opens, at) + 1):
             if turn == opens:
-                self.gate.set()
+                (then or self.gate.set)()
             if turn == at:
                 cancelled = scopes[victim].cancel()
             await asyncio.sleep(0)
@@ -174,7 +178,7 @@ class World:
     def letters(self) -> list[Message]:
         return [letter.message for letter in self.system.dead_letters if letter.method != "unstash"]  # type: ignore[misc]
 
-    def check(self, *, all_sent: bool) -> None:
+    def check(self, *, all_sent: bool, interrupted: bool = False) -> None:
         found = self.ref.cell.statistics()
         cell = self.ref.cell
         assert found.accepted == cell.handled + cell.dead_lettered + cell.queued + cell.stashed + cell.in_hand
@@ -182,9 +186,10 @@ class World:
         for listed in (self.begun, self.ended, letters):
             assert len(set(listed)) == len(listed), "once at most"
         assert not set(self.ended) & set(letters)
-        if not self.kind.startswith("soft"):
-            if all_sent:
-                assert self.begun == self.ended
+        if interrupted:
+            assert set(self.begun) - set(self.ended) <= set(letters)
+        elif all_sent and not self.kind.startswith("soft"):
+            assert self.begun == self.ended
         elif all_sent:
             assert set(self.begun) - set(self.ended) <= set(letters) & {(self.victim, 0), (self.victim, 1)}
         for name in "abc":
@@ -192,6 +197,8 @@ class World:
             assert mine == sorted(mine)
             if all_sent:
                 assert name == self.victim or {(name, 0), (name, 1)} <= set(self.outcomes)
+        if self.kind == "tell":  # a cancelled tell has sent nothing
+            assert all(self.outcomes.get(message) is True for message in self.begun if message[0] in "abc")
         for message, outcome in self.outcomes.items():
             self.check_outcome(message, outcome, letters)
 
@@ -243,12 +250,15 @@ async def every_point(kind: Kind, room: Room, overflow: str, means: str) -> None
         assert 0 < points < MOST_TURNS
 
 
+@pytest.mark.rule("A38")
+@pytest.mark.rule("A39")
+@pytest.mark.rule("A40")
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("means", MEANS)
-@pytest.mark.parametrize("room", ["idle", "busy", "full"])
+@pytest.mark.parametrize("room", ["idle", "busy", "full", "failing"])
 @pytest.mark.parametrize("kind", ["tell", "plain", "slow", "soft", "soft beside others"])
 def test_a_sender_cancelled_at_every_point(loop: Loop, means: str, room: Room, kind: Kind) -> None:
-    """Before it parks, parked in the line for room, woken, queued, handled, answered; the next in line go on."""
+    """Before it parks, parked in the line for room, woken, queued, handled, answered; also while the actor fails and restarts."""
     run_on(loop, every_point(kind, room, "wait", means))
 
 
@@ -263,6 +273,43 @@ def test_with_every_overflow_policy(loop: Loop, overflow: str, kind: Kind) -> No
 @pytest.mark.parametrize("means", MEANS)
 def test_with_messages_that_are_put_aside_first(loop: Loop, means: str) -> None:
     run_on(loop, every_point("stashing", "busy", "wait", means))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("end", ["kill", "stop", "drain"])
+@pytest.mark.parametrize("room", ["idle", "busy", "full"])
+@pytest.mark.parametrize("kind", ["tell", "plain", "slow", "soft", "soft beside others", "stashing"])
+def test_a_sender_cancelled_while_the_actor_ends(loop: Loop, end: str, room: Room, kind: Kind) -> None:
+    """Everybody learns something: nobody waits for an actor that has ended."""
+
+    async def one(at: int, begins: int) -> bool:
+        world = World(kind, room)
+        ends: list[asyncio.Task[None]] = []
+
+        def begin_to_end() -> None:
+            system, ref = world.system, world.ref
+            ends.append(asyncio.create_task(system.kill(ref) if end == "kill" else system.stop(ref, drain=end == "drain", timeout=60)))
+            asyncio.get_running_loop().call_soon(world.gate.set)
+
+        async with world.system:
+            await world.prepare()
+            cancelled = await world.run("raw", begins, at, "b", begin_to_end)
+            await ends[0]
+            world.check(all_sent=True, interrupted=True)
+            cell = world.ref.cell
+            assert cell.statistics().accepted == cell.handled + cell.dead_lettered
+            assert cell.statistics().waiting_putters == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return cancelled
+
+    async def main() -> None:
+        for begins in (1, 3):
+            at = 0
+            while await one(at, begins):
+                at += 1
+            assert at > 0
+
+    run_on(loop, main())
 
 
 @pytest.mark.simulate(seeds=40)
@@ -337,6 +384,50 @@ def test_a_chain_of_asks_cancelled_at_every_point_leaves_every_actor_in_order(lo
         while await one(points):
             points += 1
         assert points > 3
+
+    run_on(loop, main())
+
+
+# -- the actor's own task ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("A36")
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("room", ["idle", "busy", "full"])
+@pytest.mark.parametrize("kind", ["tell", "plain", "slow", "soft", "soft beside others", "stashing"])
+def test_the_task_of_an_actor_cancelled_from_outside_at_every_point(loop: Loop, room: Room, kind: Kind) -> None:
+    """Nobody should; the end of a loop does. The actor ends, and what it had taken or not is handled or a dead letter."""
+
+    async def one(at: int) -> bool:
+        world = World(kind, room)
+        async with world.system:
+            await world.prepare()
+            senders = [asyncio.create_task(world.send(name)) for name in "abc"]
+            for turn in range(at):
+                if turn == 3:
+                    world.gate.set()
+                await asyncio.sleep(0)
+            under_way = not all(task.done() for task in senders)
+            for task in asyncio.all_tasks():
+                if task.get_name() == f"actor {world.ref.path}":
+                    task.cancel()
+            await turns(3)
+            world.gate.set()
+            await asyncio.wait(senders)
+            await world.system.wait_idle()
+            world.check(all_sent=True, interrupted=True)
+            if world.ref.alive:  # it had no task
+                assert await world.ref.ask(Worker.plain, "last", 0) == 0
+            else:
+                assert world.ref.cell.in_hand == world.ref.cell.queued == world.ref.cell.stashed == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return under_way
+
+    async def main() -> None:
+        at = 0
+        while await one(at):
+            at += 1
+        assert at > 0
 
     run_on(loop, main())
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sage_actor as sage
-from sage_actor._core.actor_ref import ActorRef
+from sage_actor._core.actor_ref import ActorRef, expire
 from sage_actor.actor.deadlines import SLOT
 from sage_actor.testing import ManualClock
 
@@ -184,6 +185,41 @@ async def test_an_ask_whose_time_is_up_before_its_turn_is_never_handled() -> Non
         assert await ref.ask(Sleeper.all_seen) == ["begun", "interrupted", "kept"]
         letters = [letter.message for letter in system.dead_letters if letter.method == "note"]
         assert letters == [(0,), (1,)]  # those that waited for room were never sent
+
+
+@pytest.mark.rule("A37")
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("what", ["answer", "failure", "deadline", "end of the actor"])
+@pytest.mark.parametrize("first", ["the cancellation", "the other"])
+def test_a_cancellation_that_meets_an_outcome_in_one_turn_is_not_swallowed(
+    factory: Callable[[], asyncio.AbstractEventLoop], what: str, first: str
+) -> None:
+    async def main() -> None:
+        clock = ManualClock()
+        async with sage.ActorSystem(stop_timeout=0, clock=clock) as system:
+            ref = await system.spawn(Sleeper)
+            reply = ref.ask(Sleeper.for_ever, timeout=1)
+
+            async def wait() -> None:
+                await reply
+
+            caller = asyncio.create_task(wait())
+            await turns(4)
+            outcomes: dict[str, Callable[[], object]] = {
+                "answer": lambda: reply.answer(None),
+                "failure": lambda: reply.fail(sage.ActorFailed(ref.path, "on purpose")),
+                "deadline": lambda: expire(reply, 1.0),
+                "end of the actor": lambda: reply.fail(sage.ActorStopped(ref.path)),
+            }
+            steps = [caller.cancel, outcomes[what]]
+            for step in steps if first == "the cancellation" else steps[::-1]:
+                step()
+            await asyncio.wait([caller])
+            assert caller.cancelled()
+            await system.kill(ref)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
 
 
 # -- inheritance ------------------------------------------------------------------------------------------------------

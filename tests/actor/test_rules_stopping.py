@@ -171,17 +171,21 @@ async def test_kill_interrupts_at_once_and_lets_handlers_unwind(make_system: Mak
 
 @pytest.mark.rule("A16")
 @pytest.mark.parametrize("drain", [True, False])
-async def test_kill_hurries_a_stop_that_is_under_way(make_system: MakeSystem, drain: bool) -> None:
+@pytest.mark.parametrize("in_child", [True, False])
+async def test_kill_hurries_a_stop_that_is_under_way(make_system: MakeSystem, drain: bool, in_child: bool) -> None:
     log: list[Any] = []
 
     class House(Worker):
         async def on_start(self) -> None:
-            child = await self.context.spawn(Worker, self.log, name="child")
-            await child.tell(Worker.work, asyncio.Event())
+            for name in ("a", "b"):
+                child = await self.context.spawn(Worker, self.log, name=name)
+                await child.tell(Worker.work, asyncio.Event())
+                await child.tell("queued")
 
     async with make_system() as system:
         worker = await system.spawn(House, log)
-        await worker.tell(Worker.work, asyncio.Event())
+        if not in_child:
+            await worker.tell(Worker.work, asyncio.Event())
         await system.clock.sleep(1)
         stopping = asyncio.ensure_future(system.stop(worker, drain=drain, timeout="1h"))
         await system.clock.sleep(1)
@@ -189,7 +193,7 @@ async def test_kill_hurries_a_stop_that_is_under_way(make_system: MakeSystem, dr
         await system.kill(worker)
         await stopping
         assert system.clock.monotonic() == begun
-        assert log == ["interrupted", "interrupted", "on_stop", "on_stop"]
+        assert log == ["interrupted"] * (not in_child) + ["interrupted", "on_stop"] * 2 + ["on_stop"]
 
 
 @pytest.mark.rule("A5")
