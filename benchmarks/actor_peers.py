@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -38,7 +39,7 @@ def measured(peer: str, count: int, loop: str = "asyncio") -> dict[str, float]:
     if missing(peer.partition("_")[0]):
         return {}
     command = [sys.executable, "-m", "benchmarks.actor_peers", peer, str(count), loop]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the peer {peer} failed with exit status {done.returncode}:\n{done.stderr[-2000:]}")
     rates: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -59,11 +60,11 @@ def per_second(count: int, call: Callable[[], object]) -> float:
 
 def pykka_counter() -> Any:
     """A Pykka actor that counts, as a thread."""
-    import pykka
+    pykka: Any = importlib.import_module("pykka")
 
-    class Counter(pykka.ThreadingActor):
+    class Counter(pykka.ThreadingActor):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # pyright: ignore[reportUnknownMemberType]
             self.n = 0
 
         def on_receive(self, message: int) -> int:
@@ -96,8 +97,7 @@ def pykka_ask(count: int, loop: str) -> dict[str, float]:
 
 def pykka_memory(count: int, loop: str) -> dict[str, float]:
     """Resident bytes an idle actor: a thread each."""
-    import pykka
-
+    pykka: Any = importlib.import_module("pykka")
     pykka_counter().stop()
     gc.collect()
     before = tree_mib()
@@ -111,9 +111,9 @@ def pykka_memory(count: int, loop: str) -> dict[str, float]:
 
 def thespian_counter() -> Any:
     """The class of a Thespian actor that counts."""
-    from thespian.actors import Actor
+    base: Any = importlib.import_module("thespian.actors").Actor
 
-    class Counter(Actor):  # type: ignore[misc, unused-ignore]
+    class Counter(base):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
             self.n = 0
 
@@ -129,9 +129,7 @@ def thespian_counter() -> Any:
 
 def thespian_rates(base: str, tells: int, asks: int) -> tuple[float, float]:
     """Rates of tell and ask on one of its system bases."""
-    from thespian.actors import ActorSystem
-
-    system = ActorSystem(base)
+    system: Any = importlib.import_module("thespian.actors").ActorSystem(base)
     try:
         counter = system.createActor(thespian_counter())
         assert system.ask(counter, "get", 30) == 0
@@ -179,7 +177,7 @@ async def gathered_per_second(count: int, call: Callable[[], Awaitable[object]])
 
 def xoscar_counter() -> Any:
     """The class of a stateful xoscar actor. Its base class takes a lock for each message, so one message runs at a time."""
-    import xoscar
+    xoscar: Any = importlib.import_module("xoscar")
 
     class Counter(xoscar.Actor):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
@@ -194,8 +192,7 @@ def xoscar_counter() -> Any:
 
 async def xoscar_paths(processes: int) -> tuple[Any, dict[str, Any]]:
     """A pool, and refs by path: inline (guarded call), channel (in-process queues), process (Unix socket)."""
-    import xoscar
-
+    xoscar: Any = importlib.import_module("xoscar")
     pool = await xoscar.create_actor_pool("127.0.0.1", n_process=processes)
     addresses = (await xoscar.get_pool_config(pool.external_address)).get_external_addresses()
     counter = xoscar_counter()
@@ -240,9 +237,8 @@ def on(main: Callable[[int, str], Coroutine[object, object, dict[str, float]]]) 
 
 def ray_ask(count: int, loop: str) -> dict[str, float]:
     """Asks of an actor in another process, one at a time and all in flight."""
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray: Any = importlib.import_module("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
 
     @ray.remote  # type: ignore[misc, unused-ignore]
     class Counter:

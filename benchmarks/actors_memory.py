@@ -61,12 +61,12 @@ async def actors(count: int, kind: type[Plain] | type[Async]) -> float:
     async with sage.ActorSystem("idle") as system:
         some = [await system.spawn(kind, i) for i in range(WARM)]
         for ref in some:
-            await ref.ask(kind.get)  # type: ignore[arg-type]
+            await ref.ask(kind.get)
         gc.collect()
         before = tree_mib()
         refs = [await system.spawn(kind, i) for i in range(count)]
         for i, ref in enumerate(refs):
-            assert await ref.ask(kind.get) == i  # type: ignore[arg-type]
+            assert await ref.ask(kind.get) == i
         return grown(before)
 
 
@@ -136,8 +136,7 @@ def measure(options: Options) -> Result:
         f"10,000 idle actors under {LIMIT:g} MB",
         None if options.short else taken[worst] < LIMIT,
         f"{count:,} actors with one attribute, each asked once; shown: {worst}, the largest; floor: plain objects; "
-        f"peer: Pykka, a thread each, {threads} of them scaled; "
-        + (missing or "ratios: how many times less than the peer, how many times more than the floor, inverted")
+        + (missing or f"peer: Pykka, a thread each, {threads} of them scaled to {count:,}")
         + ("; short run: not judged" if options.short else ""),
         {f"{name}, bytes each": size * 1e6 / count for name, size in taken.items()},
     )

@@ -26,6 +26,7 @@ GOALS = (
     Goal("queued", "floor", 0.6, "xoscar channel"),
     Goal("in flight", "floor", 1.5, "xoscar channel, 100 in flight"),
     Goal("inline", "floor", 2.0, "xoscar inline", 4.0),
+    Goal("from a thread", "floor, from a thread", peer="Pykka ask"),
 )
 
 
@@ -77,6 +78,7 @@ async def in_flight(count: int) -> float:
     async with sage.ActorSystem("ask") as system:
         counter = await system.spawn(Counter)
         gc.collect()
+        answers: list[int] = []
         begun = time.perf_counter()
         for _ in range(count // IN_FLIGHT):
             answers = await asyncio.gather(*[counter.ask(Counter.add_queued, 1) for _ in range(IN_FLIGHT)])
@@ -86,20 +88,55 @@ async def in_flight(count: int) -> float:
     return asked / spent
 
 
+async def from_a_thread(count: int) -> float:
+    """Another thread asks through the blocking face and waits for each answer; the loop has nothing else to do."""
+    async with sage.ActorSystem("ask") as system:
+        counter = await system.spawn(Counter)
+
+        def work() -> float:
+            begun = time.perf_counter()
+            for _ in range(count):
+                system.sync.ask(counter, Counter.add, 1)
+            return time.perf_counter() - begun
+
+        spent = await asyncio.get_running_loop().run_in_executor(None, work)
+        assert await counter.ask(Counter.add, 0) == count
+    return count / spent
+
+
+async def floor_from_a_thread(count: int) -> float:
+    """The same with `run_coroutine_threadsafe`."""
+    loop = asyncio.get_running_loop()
+    total = 0
+
+    async def add(by: int) -> int:
+        nonlocal total
+        total += by
+        return total
+
+    def work() -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            asyncio.run_coroutine_threadsafe(add(1), loop).result()
+        return time.perf_counter() - begun
+
+    spent = await loop.run_in_executor(None, work)
+    assert total == count
+    return count / spent
+
+
 async def costs(count: int) -> dict[str, object]:
     """Percentiles and, on a counting loop, turns; bytes too."""
     async with sage.ActorSystem("ask", mailbox=sage.MailboxSettings(capacity=count)) as system:
         counter = await system.spawn(Counter)
-        one = partial(counter.ask, Counter.add_queued, 1)
-        inline = partial(counter.ask, Counter.add, 1)
 
         async def hundred() -> None:
-            await asyncio.gather(*[one() for _ in range(IN_FLIGHT)])
+            await asyncio.gather(*[counter.ask(Counter.add_queued, 1) for _ in range(IN_FLIGHT)])
 
         calls: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
-            "queued": (one, 1),
+            "queued": (lambda: counter.ask(Counter.add_queued, 1), 1),
             "in flight": (hundred, IN_FLIGHT),
-            "inline": (inline, 1),
+            "inline": (lambda: counter.ask(Counter.add, 1), 1),
         }
         figures: dict[str, object] = {}
         for name, (call, each) in calls.items():
@@ -143,6 +180,8 @@ def measure(options: Options) -> Result:
             "queued": partial(one_at_a_time, count, inline=False),
             "in flight": partial(in_flight, count),
             "inline": partial(one_at_a_time, count, inline=True),
+            "floor, from a thread": partial(floor_from_a_thread, count // 20),
+            "from a thread": partial(from_a_thread, count // 20),
         }.items():
             runs[f"{loop} {name}"] = lambda loop=loop, name=name, main=main: {f"{loop} {name}": on_loop(loop, main)}  # type: ignore[misc]
         runs[f"{loop} xoscar"] = partial(actor_peers.measured, "xoscar_ask", peers, loop)
@@ -165,6 +204,7 @@ def measure(options: Options) -> Result:
         notes=[
             "queued and in flight: an async method; inline: a plain method of an idle actor; floor: call_soon + future",
             "p50 and p99 in flight are those of a whole gather of 100",
+            "from a thread: through system.sync, beside run_coroutine_threadsafe and Pykka, without a target",
             "bytes: held between sending and answer, by tracemalloc, 1000 at once; turns: iterations of the stock loop",
             actor_peers.missing(*PEERS),
             "Ray left out of short runs" if options.short else "",

@@ -8,11 +8,13 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TypeVar
+from contextvars import Context
+from typing import TypeVar, TypeVarTuple, Unpack
 
-__all__ = ["Turns", "bytes_each", "counted", "latencies"]
+__all__ = ["Turns", "bytes_each", "counted", "latencies", "turns_each"]
 
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 
 class Turns(asyncio.SelectorEventLoop):
@@ -23,7 +25,7 @@ class Turns(asyncio.SelectorEventLoop):
         self.turns = 0
         self.callbacks = 0
 
-    def call_soon(self, callback, *args, context=None):  # type: ignore[no-untyped-def]
+    def call_soon(self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None) -> asyncio.Handle:
         self.callbacks += 1
         return super().call_soon(callback, *args, context=context)
 

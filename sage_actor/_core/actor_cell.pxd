@@ -30,7 +30,6 @@ cdef class Cell(ActorMailbox):
     cdef object task
     cdef object parked
     cdef object pending
-    cdef Request scope
     cdef dict apart
     cdef readonly bint killed
     cdef bint kill_sent

@@ -10,7 +10,7 @@ from sage_actor._core.actor_mailbox import ActorMailbox
 from sage_actor._core.batch_queue import Overflow
 from sage_actor._core.reply import Reply, Request
 
-current_request_variable: ContextVar[Request | None]
+current_request_variable: ContextVar[Request | Cell | None]
 """On whose behalf the running code works. A handler's own, and that of tasks it begins."""
 
 def current_request() -> Request | None:
@@ -69,7 +69,8 @@ class Cell(ActorMailbox):
 
     `lifecycle` is asked to decide: ``failed(error, doing)`` after a handler raised (the cell is paused then), ``quiet()`` when a
     draining, paused or stopping cell has nothing in hand, ``dead_letter(item, reason)``, ``task_cancelled()``,
-    ``failure_of(error, doing)``, ``why_closed()``, ``handler_of(receive)``, ``run_blocking(...)``, ``sample(waited, served)``, and its ``expected_errors``.
+    ``failure_of(error, doing)``, ``why_closed()``, ``handler_of(receive)``, ``run_blocking(...)``, ``sample(waited, served)``, and
+    its ``expected_errors``.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from sage_actor._core.actor_mailbox cimport DRAINING, PAUSED, RUNNING, STARTING, STOPPED, STOPPING, ActorMailbox
-from sage_actor._core.reply cimport ANSWERED, FAILED, PENDING, Call, Reply, Request
+from sage_actor._core.reply cimport ANSWERED, FAILED, PENDING, Call, Reply, Request, raised_at_the_call
 
 from asyncio import CancelledError, InvalidStateError, current_task, sleep
 from contextvars import ContextVar
@@ -20,12 +20,6 @@ from sage_actor.errors import AskAbandoned, BadCall, MailboxFull
 
 cdef extern from *:
     """
-    #include <time.h>
-    static double sage_monotonic(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
-    }
     static inline int sage_is_awaitable(PyObject *value) {
         PyAsyncMethods *slots = Py_TYPE(value)->tp_as_async;
         return slots != NULL && slots->am_await != NULL;
@@ -55,12 +49,10 @@ cdef extern from *:
         return result;
     }
     """
-    double sage_monotonic() noexcept
     object sage_call_method(object function, object actor, object arguments, object options)
     bint sage_is_awaitable(object value) noexcept
     object PyObject_CallOneArg(object function, object argument)
     Py_ssize_t PyList_GET_SIZE(list value) noexcept
-    object PyContextVar_New(const char *name, PyObject *default)
     int PyContextVar_Get(object variable, PyObject *default, PyObject **value) except -1
     object PyContextVar_Set(object variable, object value)
     int PyContext_Enter(object context) noexcept
@@ -69,6 +61,7 @@ cdef extern from *:
     void Py_XDECREF(PyObject *value) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
 
+# The request on whose behalf code runs, or the cell whose code it is; None outside of actors.
 cdef object CURRENT = ContextVar("sage_actor_request", default=None)
 current_request_variable = CURRENT
 
@@ -83,22 +76,25 @@ cdef int inline_depth = 0
 cdef Request request_of_caller():
     """On whose behalf the running code works: the request of the handler it belongs to, or None."""
     cdef PyObject *found = NULL
-    cdef Request request
+    cdef Request request = None
     cdef Cell cell
     PyContextVar_Get(CURRENT, NULL, &found)
     value = <object> found
     Py_XDECREF(found)
     if value is None:
         return None
-    request = <Request> value
-    cell = <Cell> request.target
+    if type(value) is Cell:
+        cell = <Cell> value
+    else:
+        request = <Request> value
+        cell = <Cell> request.target
     if cell.in_plain and cell.thread == PyThread_get_thread_ident():
         if cell.call_in_hand is not None:
             return cell.call_in_hand
         if cell.plain_scope is None:  # a plain message: it gets a request when somebody asks for it
             cell.plain_scope = Request(cell)
         return cell.plain_scope
-    return None if request.finished else request
+    return None if request is None or request.finished else request
 
 
 cdef Cell cell_of_caller():
@@ -107,7 +103,9 @@ cdef Cell cell_of_caller():
     PyContextVar_Get(CURRENT, NULL, &found)
     value = <object> found
     Py_XDECREF(found)
-    return None if value is None else <Cell> (<Request> value).target
+    if value is None or type(value) is Cell:
+        return <Cell> value
+    return <Cell> (<Request> value).target
 
 
 cdef bint stands_for_its_parent(Request request) noexcept:
@@ -137,19 +135,6 @@ cdef class Handler:
         self.streaming = streaming
 
 
-cdef bint raised_at_the_call(object error, object function):
-    """Whether a TypeError comes from the call itself: no frame of the function has run."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return False
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code is code:
-            return False
-        trace = trace.tb_next
-    return True
-
-
 @cython.final
 cdef class Cell(ActorMailbox):
     """One actor's mailbox and the loop that empties it. The contract is in actor_cell.pyi."""
@@ -171,10 +156,7 @@ cdef class Cell(ActorMailbox):
         self.thread = PyThread_get_thread_ident()
         self.turn_seconds = 0.002 if clock_monotonic is None else 0.0  # another clock than the machine's: turns by count alone
         self.wheel = wheel
-        self.turn_callback = self.turn
-        self.scope = Request(self)
-        self.scope.finished = True
-        context.run(CURRENT.set, self.scope)
+        context.run(CURRENT.set, self)
 
     def __repr__(self):
         return f"<cell {self.path!r} {self.state_name}>"
@@ -191,7 +173,10 @@ cdef class Cell(ActorMailbox):
         """Serve messages from now on, those that wait first."""
         if self.state == STARTING or self.state == PAUSED:
             self.state = DRAINING if self.is_closed else RUNNING
-            self.kick()
+            if self.state == RUNNING and self.task is None and not self.busy and not self.has_items() and not self.handed_over:
+                self.waiter = WAKE  # no turn for nothing
+            else:
+                self.kick()
 
     def pause(self) -> None:
         """No message is begun until `run`; mail is kept."""
@@ -273,6 +258,8 @@ cdef class Cell(ActorMailbox):
                 pass  # the task has been cancelled there
         elif self.task is None and not self.busy:
             self.scheduled = True
+            if self.turn_callback is None:
+                self.turn_callback = self.turn
             self.loop.call_soon(self.turn_callback, context=self.context)
         return 0
 
@@ -326,8 +313,8 @@ cdef class Cell(ActorMailbox):
             self.turn_left -= 1
             if self.turn_left & 31 == 0 and self.turn_seconds > 0:
                 if self.turn_begun == 0.0:
-                    self.turn_begun = sage_monotonic()
-                elif sage_monotonic() - self.turn_begun > self.turn_seconds:
+                    self.turn_begun = self.now()
+                elif self.now() - self.turn_begun > self.turn_seconds:
                     self.turn_left = 0
             if self.deliver(item):
                 return 1

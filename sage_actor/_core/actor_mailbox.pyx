@@ -175,7 +175,7 @@ cdef class ActorMailbox(BatchQueue):
         cdef Call call = Call(self, handler, arguments)
         call.signal = True
         if self.state < STOPPING:
-            self.control.append(call)
+            self.add_control(call)
             if self.waiter is not None:
                 self.wake()
         return call

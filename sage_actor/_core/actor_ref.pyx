@@ -294,11 +294,13 @@ cdef class ActorRef:
             if cycle is not None and (cell.concurrency == 1 or waits_in(cell, parent) >= cell.concurrency):
                 reply.settle(FAILED, AskCycle(cycle))
                 return False
-            cycle = waits_in_circle(cell, <Cell> parent.target)
-            if cycle is not None:
-                reply.settle(FAILED, AskCycle(cycle))
-                return False
-        (<Cell> parent.target).asking = reply
+        if (<Cell> parent.target).concurrency == 1 and (<Cell> parent.target).busy:  # with a free slot it can still answer
+            if not cell.reentrant:
+                cycle = waits_in_circle(cell, <Cell> parent.target)
+                if cycle is not None:
+                    reply.settle(FAILED, AskCycle(cycle))
+                    return False
+            (<Cell> parent.target).asking = reply
         return True
 
 

@@ -16,6 +16,7 @@ cdef class Mailbox:
     cdef bint has_items(self) noexcept
     cdef int check_open(self) except -1
     cdef int wake(self) except -1
+    cdef int add_control(self, object item) except -1
     cdef int hand_over(self, object entry) except -1
     cdef int flush(self) except -1
     cdef int accept_handed_over(self, object entry) except -1

@@ -41,12 +41,16 @@ cdef class QueueStatistics:
         )
 
 
+# Stands for a list that nobody has needed yet, and is never added to: there may be very many mailboxes.
+cdef list NOTHING_YET = []
+
+
 cdef class Mailbox:
     """What a queue and a gate share: one consumer, the control lane, closing, the way in from other threads."""
 
     def __cinit__(self):
-        self.control = []
-        self.handed_over = []
+        self.control = NOTHING_YET
+        self.handed_over = NOTHING_YET
         self.name = ""
 
     cdef bint has_items(self) noexcept:
@@ -74,9 +78,17 @@ cdef class Mailbox:
     # From other threads. Everything below runs under the interpreter lock and calls no Python between looking and doing, so it
     # needs no lock of its own: an entry is appended before the flag is read, and the flag is cleared before entries are taken.
 
+    cdef int add_control(self, object item) except -1:
+        if self.control is NOTHING_YET:
+            self.control = []
+        self.control.append(item)
+        return 0
+
     cdef int hand_over(self, object entry) except -1:
         cdef object loop
         self.check_open()
+        if self.handed_over is NOTHING_YET:
+            self.handed_over = []
         self.handed_over.append(entry)
         if self.flush_scheduled or self.loop is None:
             return 0  # without a loop there is no consumer yet: its first wait or drain collects the entry
@@ -97,7 +109,7 @@ cdef class Mailbox:
         entries = self.handed_over
         if not entries:
             return 0
-        self.handed_over = []
+        self.handed_over = NOTHING_YET
         for entry in entries:
             self.accept_handed_over(entry)
         return 0
@@ -128,7 +140,7 @@ cdef class Mailbox:
 
     def put_control(self, item) -> None:
         self.check_open()
-        self.control.append(item)
+        self.add_control(item)
         if self.waiter is not None:
             self.wake()
 
@@ -230,7 +242,7 @@ cdef class BatchQueue(Mailbox):
         self.taken += amount
         if PyList_GET_SIZE(self.control):
             control = self.control
-            self.control = []
+            self.control = NOTHING_YET
             (<list> control).extend(out)
             out = control
         if lane.waiters:
@@ -386,7 +398,7 @@ cdef class Gate(Mailbox):
             self.flush()
         if PyList_GET_SIZE(self.control):
             control = self.control
-            self.control = []
+            self.control = NOTHING_YET
             for item in <list> control:
                 out.append((-1, item))
         while self.ready_count > 0:
@@ -460,8 +472,8 @@ cdef class Gate(Mailbox):
         self.queued_records = 0
         self.queued_bytes = 0
         self.ready_count = 0
-        control, self.control = self.control, []
-        handed_over, self.handed_over = self.handed_over, []
+        control, self.control = self.control, NOTHING_YET
+        handed_over, self.handed_over = self.handed_over, NOTHING_YET
         for entry in self.lanes:
             lane = <Lane> entry
             lane.ready = False

@@ -66,11 +66,7 @@ cdef class Lane:
         self.name = name
         self.capacity = capacity
         self.capacity_bytes = capacity_bytes
-        self.size = 8
-        self.slots = PyList_New(self.size)
-        self.weights = <Weight*> PyMem_Malloc(self.size * sizeof(Weight))
-        if self.weights == NULL:
-            raise MemoryError
+        self.slots = []  # room is made with the first push
 
     def __dealloc__(self):
         PyMem_Free(self.weights)
@@ -83,7 +79,7 @@ cdef class Lane:
         )
 
     cdef int grow(self) except -1:
-        cdef Py_ssize_t size = self.size * 2, at
+        cdef Py_ssize_t size = self.size * 2 if self.size else 8, at
         cdef list slots = PyList_New(size)
         cdef Weight* weights = <Weight*> PyMem_Malloc(size * sizeof(Weight))
         if weights == NULL:

@@ -49,3 +49,5 @@ cdef class Accepted:
 
 
 cdef Accepted ACCEPTED
+
+cdef bint raised_at_the_call(object error, object function)

@@ -287,3 +287,16 @@ sage_set_iternext(Accepted, <void *> accepted_next)
 
 ACCEPTED = Accepted()
 accepted = ACCEPTED
+
+
+cdef bint raised_at_the_call(object error, object function):
+    """Whether a TypeError comes from the call itself: no frame of the function has run."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is code:
+            return False
+        trace = trace.tb_next
+    return True

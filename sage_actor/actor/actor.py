@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from sage_actor.actor.context import ActorContext
+    from sage_actor.actor.lifecycle import Lifecycle
     from sage_actor.actor.watching import Terminated
 
 __all__ = ["Actor"]
@@ -33,12 +34,12 @@ class Actor:
         hidden_methods: names of methods that messages may not call, beside the hooks.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_context")
+    __slots__ = ("__dict__", "__weakref__", "_sage_lifecycle")
 
     expected_errors: ClassVar[tuple[type[Exception], ...]] = ()
     hidden_methods: ClassVar[frozenset[str]] = frozenset()
 
-    _context: ActorContext
+    _sage_lifecycle: Lifecycle
 
     @property
     def context(self) -> ActorContext:
@@ -48,7 +49,7 @@ class Actor:
             ActorError: the actor was not spawned by a system.
         """
         try:
-            return self._context
+            return self._sage_lifecycle.actor_context
         except AttributeError:
             raise ActorError(
                 f"{type(self).__name__} was not spawned, so it has no context and no ref; use `await system.spawn({type(self).__name__})`"

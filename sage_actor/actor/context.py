@@ -53,7 +53,7 @@ class ActorContext:
     @property
     def children(self) -> tuple[ActorRef[Any], ...]:
         """The living children, first started first."""
-        return tuple(child.ref for child in self._lifecycle.family.children)
+        return tuple(child.ref for child in self._lifecycle.children)
 
     @property
     def timers(self) -> Timers:
@@ -62,6 +62,11 @@ class ActorContext:
             lifecycle = self._lifecycle
             self._timers = Timers(lifecycle.cell, lifecycle.system.clock, lifecycle.handler_for)
         return self._timers
+
+    def cancel_timers(self) -> None:
+        """End every timer, for a restart or the end; called by the runtime."""
+        if self._timers is not None:
+            self._timers.cancel_all()
 
     @property
     def log(self) -> BoundLogger:

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from types import FunctionType
 from typing import Literal, TypeVar, overload
-from weakref import WeakKeyDictionary
 
 from sage_actor._core.actor_cell import Handler
 
@@ -19,7 +18,7 @@ Pool = Literal["thread", "process"]
 HOOKS = frozenset({"on_start", "on_stop", "on_restart", "on_passivate", "on_terminated"})
 """Methods that the runtime calls; a message cannot name them."""
 
-_tables: WeakKeyDictionary[type, dict[FunctionType, Handler]] = WeakKeyDictionary()
+_TABLE = "__sage_handlers__"  # kept in the class itself: looked up for every spawn
 
 
 @overload
@@ -84,7 +83,7 @@ def handlers_of(cls: type, *, outermost: type) -> dict[FunctionType, Handler]:
         cls: the actor class.
         outermost: the base class whose own methods and bases do not count; nor do the `hidden_methods` of `cls`.
     """
-    table = _tables.get(cls)
+    table: dict[FunctionType, Handler] | None = cls.__dict__.get(_TABLE)
     if table is None:
         table = {}
         of_name: dict[str, Handler] = {}
@@ -99,5 +98,5 @@ def handlers_of(cls: type, *, outermost: type) -> dict[FunctionType, Handler]:
                     most_derived = inspect.getattr_static(cls, name)
                     of_name[name] = handler_of(most_derived if isinstance(most_derived, FunctionType) else function, name)
                 table[function] = of_name[name]
-        _tables[cls] = table
+        setattr(cls, _TABLE, table)
     return table

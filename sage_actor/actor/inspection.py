@@ -135,14 +135,14 @@ def in_tree_order(system: ActorSystem) -> Iterator[Lifecycle]:
     while pending:
         lifecycle = pending.pop()
         yield lifecycle
-        pending += lifecycle.family.children[::-1]
+        pending += lifecycle.children[::-1]
 
 
 def report_of(lifecycle: Lifecycle) -> ActorReport:
     """Look at one actor from close by. Calls ``__repr__`` of its messages."""
     now = lifecycle.system.clock.monotonic()
     cell = lifecycle.cell
-    children = lifecycle.family.children
+    children = lifecycle.children
     watchers = lifecycle.deathwatch.watchers
     timers = lifecycle.actor_context._timers
     active = () if timers is None else tuple(timers._timers.values())

@@ -7,7 +7,7 @@ mail is kept), stopping (nothing is begun any more), stopped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +17,16 @@ from sage_actor._core.actor_cell import Cell, Handler
 from sage_actor._core.actor_ref import ActorRef
 from sage_actor._core.reply import Call, Request
 from sage_actor.actor.actor import Actor
+from sage_actor.actor.attachments import Attachments
 from sage_actor.actor.blocking import run_blocking
-from sage_actor.actor.context import ActorContext
 from sage_actor.actor.family import Family
 from sage_actor.actor.handlers import handler_of, handlers_of
-from sage_actor.actor.hooks import Hooks
 from sage_actor.actor.instance import factory_name, make_instance
 from sage_actor.actor.mailbox import MailboxSettings
 from sage_actor.actor.passivation import Passivation
-from sage_actor.actor.quiescence import UNWINDING, Quiescence
+from sage_actor.actor.quiescence import UNWINDING
 from sage_actor.actor.supervision import RestartStrategy, remembered
 from sage_actor.actor.supervisor_scope import Supervision
-from sage_actor.actor.watching import DeathWatch
 from sage_actor.errors import ActorError, ActorFailed, ActorStopped, BadCall
 from sage_actor.telemetry.histogram import LogHistogram
 
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Lifecycle", "SpawnOptions", "describe"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)  # not frozen: that makes it three times as slow to build, and one is built for every spawn
 class SpawnOptions:
     """What `spawn` was told beside the class and its arguments."""
 
@@ -56,13 +54,14 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-class Lifecycle:
+class Lifecycle(Attachments):
     """One actor from spawn to end. The runtime's own; users hold an `ActorRef`."""
 
     __slots__ = (
-        "actor_context", "arguments", "at_once", "cell", "child_error", "deathwatch", "end", "ending", "expected_errors", "factory",
-        "failures", "family", "hooks", "interrupted", "last_error", "name", "parent", "passivation", "path", "pausing", "quiescence",
-        "reason", "ref", "restarting", "restarts", "restarts_with", "samples", "started", "strategy", "system", "turns_taken",
+        "arguments", "at_once", "cell", "child_error", "end", "ending", "expected_errors", "factory", "failures", "interrupted",
+        "last_error", "name", "parent",
+        "passivation", "path", "pausing", "reason", "ref", "restarting", "restarts", "restarts_with", "samples", "started", "strategy",
+        "turns_taken",
     )  # fmt: skip
 
     def __init__(
@@ -74,14 +73,13 @@ class Lifecycle:
         arguments: tuple[object, ...],
         options: SpawnOptions,
     ) -> None:
-        self.system = system
         self.parent = parent
         self.name = name
         self.path: str = name if parent is None else f"{parent.path}/{name}"
         self.factory = factory
         self.arguments = arguments
         self.strategy = options.strategy
-        self.failures: list[float] = []
+        self.failures: Sequence[float] = ()
         self.last_error: BaseException | None = None
         self.reason: BaseException | None = None
         self.restarts = 0
@@ -93,15 +91,11 @@ class Lifecycle:
         self.ending = False
         self.at_once = False
         self.interrupted = False
-        self.hooks = Hooks(self)
         self.passivation = None if options.passivate_after is None else Passivation(self, options.passivate_after)
         self.end: asyncio.Task[None] | None = None
-        self.quiescence = Quiescence(system)
         self.pausing: asyncio.Future[None] | None = None
-        self.deathwatch = DeathWatch(self)
         self.samples: tuple[LogHistogram, LogHistogram] | None = None
-        self.family = Family(system, self, options.supervision)
-        self.actor_context = ActorContext(self)
+        super().__init__(system, options.supervision)
         self.expected_errors: tuple[type[Exception], ...] = ()
         mailbox = options.mailbox
         self.cell = Cell(
@@ -142,12 +136,12 @@ class Lifecycle:
         """No handler runs, nothing waits that could be served, and no start, restart or end is under way but for its delay."""
         pausing = (self.restarts_with or self).pausing
         delayed = pausing is not None and not pausing.done()
-        under_way = self.restarting or self.hooks.running or self.family.escalating > 0 or self.cell.state_name == "starting"
+        under_way = self.restarting or self.hook_running or self.escalating > 0 or self.cell.state_name == "starting"
         return self.cell.idle() and (delayed or not under_way) and (self.end is None or self.end.done())
 
     def is_quiet(self) -> bool:
         """No handler runs, and no hook."""
-        return self.cell.quiescent() and not self.hooks.running
+        return self.cell.quiescent() and not self.hook_running
 
     # -- starting --
 
@@ -157,7 +151,7 @@ class Lifecycle:
         Raises:
             Exception: whatever the class raised.
         """
-        actor = self.cell.context.run(make_instance, self.factory, self.arguments, self.actor_context, self.path)
+        actor = self.cell.context.run(make_instance, self.factory, self.arguments, self)
         cls = type(actor)
         self.expected_errors = cls.expected_errors
         receive: Callable[[Any], object] | None = None if cls.receive is Actor.receive else actor.receive
@@ -202,12 +196,12 @@ class Lifecycle:
 
     async def clear(self) -> None:
         """Undo what a start that failed has begun."""
-        self.actor_context.timers.cancel_all()
+        self.cancel_timers()
         await self.family.stop_all(None)
 
     async def give_up_start(self, error: BaseException) -> None:
         """The first start has failed for good: nothing is left of the actor when this returns."""
-        if self.end is None and not self.family.children and not self.started:
+        if self.end is None and not self.children and not self.started:
             self.reason = error
             self.bury(f"its start failed: {describe(error)}")
         else:
@@ -247,7 +241,7 @@ class Lifecycle:
         Answers what `escalated` has to be given; None if nothing is to follow, because its instance goes anyway, or because
         the start that is under way fails by it.
         """
-        if self.hooks.running == "on_start":
+        if self.hook_running == "on_start":
             self.child_error = error
             self.hooks.cut_off(error)
         return None if self.ending or self.restarting or self.is_new else self.pause()
@@ -334,7 +328,7 @@ class Lifecycle:
         if at_once and not self.at_once:
             self.at_once = True
             self._interrupt()
-            for child in self.family.children:
+            for child in self.children:
                 if child.end is not None:
                     _ = child.finish(None, at_once=True)
         return self.end
@@ -353,12 +347,13 @@ class Lifecycle:
 
     def _interrupt(self) -> None:
         self.interrupt_handlers()
-        if self.hooks.running != "on_stop":
-            self.hooks.cut_off(ActorStopped(self.path, f"it was stopped while {self.hooks.running} ran"))
+        if self.hook_running not in ("", "on_stop"):
+            self.hooks.cut_off(ActorStopped(self.path, f"it was stopped while {self.hook_running} ran"))
 
     def quiet(self) -> None:
         """From the cell: no handler runs and none can be begun now. From the hooks: none runs."""
-        self.quiescence.look()
+        if self._quiescence is not None:
+            self._quiescence.look()
 
     def _is_drained(self) -> bool:
         return self.ending or (self.cell.quiescent() and not self.cell.has_mail())
@@ -372,8 +367,9 @@ class Lifecycle:
                 self._interrupt()
                 if not await self.quiescence.until(self.is_quiet, UNWINDING):
                     self.system.log_error(self, None, "a handler goes on although it was cancelled; it is left behind")
-            self.actor_context.timers.cancel_all()
-            await self.family.stop_all(None, drain=drain, timeout=limit, owner=self)
+            self.cancel_timers()
+            if self._family is not None:
+                await self._family.stop_all(None, drain=drain, timeout=limit, owner=self)
             if self.started:
                 try:
                     await self.hooks.call("on_stop", limit=limit)
@@ -392,7 +388,7 @@ class Lifecycle:
             self.ending = True
             self.cell.stop_serving()
         self._interrupt()
-        for child in reversed(self.family.children):
+        for child in reversed(self.children):
             child._collapse(reason)
         if self.end is None:
             self.bury("its task was cancelled from outside")
@@ -406,13 +402,14 @@ class Lifecycle:
         self._end_pause()
         for left in self.cell.take_leftovers():
             self.cell.refuse_leftover(left, words)
-        self.actor_context.timers.cancel_all()
+        self.cancel_timers()
         if self.passivation is not None:
             self.passivation.cancel()
         self.cell.ended()
         self._siblings().remove(self.name, self)
         self.system.forget(self)
-        self.deathwatch.announce()
+        if self._deathwatch is not None:
+            self._deathwatch.announce()
 
     def why_closed(self) -> str:
         """Why no message is taken any more, in words."""
@@ -449,7 +446,7 @@ class Lifecycle:
         function: Any = getattr(method, "__func__", method)
         owner = getattr(method, "__self__", None)
         # By its context: while the class is being called the new instance is not known yet.
-        if owner is not None and getattr(owner, "_context", None) is not self.actor_context:
+        if owner is not None and getattr(owner, "_sage_lifecycle", None) is not self:
             raise ActorError(f"actor {self.path!r}: {method!r} belongs to another object; give a method of the actor itself")
         return (self.cell.handlers or {}).get(function) or handler_of(function)
 

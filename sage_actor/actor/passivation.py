@@ -51,7 +51,7 @@ class Passivation:
         """Whether nothing would be lost by it."""
         lifecycle = self._lifecycle
         cell = lifecycle.cell
-        in_use = lifecycle.family.children or lifecycle.actor_context.timers.active or cell.stashed or len(cell)
+        in_use = lifecycle.children or lifecycle.actor_context.timers.active or cell.stashed or len(cell)
         return cell.state_name == "running" and cell.quiescent() and not in_use
 
     async def _let_go(self) -> None:

@@ -81,7 +81,7 @@ class SystemStatistics:
 
 def statistics_of(lifecycle: Lifecycle) -> ActorStatistics:
     """The counts of one actor and its children."""
-    return counts_of(lifecycle, tuple(statistics_of(child) for child in lifecycle.family.children))
+    return counts_of(lifecycle, tuple(statistics_of(child) for child in lifecycle.children))
 
 
 def counts_of(lifecycle: Lifecycle, children: tuple[ActorStatistics, ...] = ()) -> ActorStatistics:

@@ -397,7 +397,7 @@ class ActorSystem:
         while pending:
             lifecycle = pending.pop()
             found.append(lifecycle)
-            pending.extend(lifecycle.family.children)
+            pending.extend(lifecycle.children)
         return found
 
     # -- for the runtime --

@@ -142,7 +142,7 @@ class WorkPullingPool(Generic[A]):
     @property
     def workers(self) -> tuple[ActorRef[A], ...]:
         """Those that live. What is sent to one of them directly is handled by it, between the items it takes."""
-        return tuple(child.ref for child in self._front.cell.lifecycle.family.children)
+        return tuple(child.ref for child in self._front.cell.lifecycle.children)
 
     @overload
     def submit(self, method: Callable[Concatenate[A, P], object], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[bool]: ...
