@@ -87,7 +87,8 @@ def handlers_of(cls: type, *, outermost: type) -> dict[FunctionType, Handler]:
     if table is None:
         table = {}
         of_name: dict[str, Handler] = {}
-        hidden: frozenset[str] = HOOKS | getattr(cls, "hidden_methods", frozenset())
+        declared: frozenset[str] = getattr(cls, "hidden_methods", HOOKS)
+        hidden = HOOKS | declared
         for klass in cls.__mro__:
             if klass in (outermost, object):
                 continue

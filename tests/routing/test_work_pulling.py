@@ -442,6 +442,7 @@ def test_kills_and_cancellations_at_random_points_lose_and_double_nothing(seed: 
             asks: dict[int, sage.Reply[int]] = {}
             told: set[int] = set()
             may_be_lost: set[int] = set()
+            stopped_some = False
             while submitted < 40:
                 action = chance.random()
                 if action < 0.4:
@@ -462,6 +463,7 @@ def test_kills_and_cancellations_at_random_points_lose_and_double_nothing(seed: 
                 elif action < 0.8 and asks:
                     asks[chance.choice(list(asks))].cancel()
                 elif action < 0.85 and size > 1 and len(pool.workers) > 1:
+                    stopped_some = True
                     await system.stop(chance.choice(pool.workers), drain=chance.random() < 0.5, timeout=0.01)
                 else:
                     for _ in range(chance.randrange(4)):
@@ -474,7 +476,8 @@ def test_kills_and_cancellations_at_random_points_lose_and_double_nothing(seed: 
             counts = statistics_of(front.cell.lifecycle)
             assert counts.accepted == counts.handled + counts.dead_lettered
             assert len(set(journal.items)) == len(journal.items), "at most once"
-            if mailbox.capacity == 100:  # else senders wait, and are let in as their tasks come up
+            # Else senders wait, and are let in as their tasks come up; or an item's worker ended before it began, and it came later.
+            if mailbox.capacity == 100 and not stopped_some:
                 for worker in {name for name, _ in journal.begun}:
                     of_worker = [item for name, item in journal.begun if name == worker]
                     assert of_worker == sorted(of_worker)
