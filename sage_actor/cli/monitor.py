@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ def actors(
 ) -> None:
     """Show the actors of the running systems of this account.
 
-    busy: a handler runs. age: how long the oldest message waits (? if not known). dead: messages that no handler saw to its end.
+    busy: a handler runs. age: how long the oldest message waits, at most. dead: messages that no handler saw to its end.
     wait, serve: how long messages lay in the mailbox, and their handlers took, measured for one in 64.
     """
     seconds = max(SHORTEST_INTERVAL, parse_duration(interval, key="--interval"))
@@ -61,6 +62,7 @@ def actors(
     if not live:
         _show(Console(), looks, as_json=as_json, again=False)
         raise typer.Exit(1 if any(look.error for look in looks) else 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts it in the background has it ignored
     try:
         _show_live(observer, looks, seconds, as_json=as_json)
     except KeyboardInterrupt:
