@@ -14,28 +14,10 @@ from types import GenericAlias
 from sage_actor.durations import parse_duration
 from sage_actor.errors import ActorError, ActorStopped, AskAbandoned, AskCycle, AskTimeout, BadCall, MailboxClosed, MailboxFull
 
-cdef extern from *:
-    """
-    /* tell and ask take their arguments as they lie on the interpreter's stack: no tuple and no dict for a plain message. */
-    static int sage_add_method(PyObject *type, const char *name, void *function, const char *text) {
-        static PyMethodDef methods[8];
-        static int count = 0;
-        PyObject *descriptor;
-        int failed;
-        PyMethodDef *method = &methods[count++];
-        method->ml_name = name;
-        method->ml_meth = (PyCFunction) function;
-        method->ml_flags = METH_FASTCALL | METH_KEYWORDS;
-        method->ml_doc = text;
-        descriptor = PyDescr_NewMethod((PyTypeObject *) type, method);
-        if (descriptor == NULL) return -1;
-        failed = PyDict_SetItemString(((PyTypeObject *) type)->tp_dict, name, descriptor);
-        Py_DECREF(descriptor);
-        PyType_Modified((PyTypeObject *) type);
-        return failed;
-    }
-    """
+cdef extern from "stack_method.h":
     int sage_add_method(object type, const char *name, void *function, const char *text) except -1
+
+cdef extern from "Python.h":
     bint PyFunction_Check(object value) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
 

@@ -9,6 +9,9 @@ cimport cython
 from asyncio import CancelledError, InvalidStateError
 from types import GenericAlias
 
+cdef extern from "stack_method.h":
+    int sage_add_method(object type, const char *name, void *function, const char *text) except -1
+
 cdef extern from *:
     """
     /* await ends by StopIteration(value). Set raw, the interpreter takes the value without making an exception object; a tuple
@@ -36,30 +39,11 @@ cdef extern from *:
         }
         return PyObject_VectorcallMethod(sage_call_soon_name, arguments, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, sage_context_names);
     }
-    /* A method that takes its arguments as they lie on the interpreter's stack: no tuple, no dictionary. */
-    static int sage_add_method(PyObject *type, const char *name, void *function, const char *text) {
-        static PyMethodDef methods[4];
-        static int count = 0;
-        PyObject *descriptor;
-        int failed;
-        PyMethodDef *method = &methods[count++];
-        method->ml_name = name;
-        method->ml_meth = (PyCFunction) function;
-        method->ml_flags = METH_FASTCALL | METH_KEYWORDS;
-        method->ml_doc = text;
-        descriptor = PyDescr_NewMethod((PyTypeObject *) type, method);
-        if (descriptor == NULL) return -1;
-        failed = PyDict_SetItemString(((PyTypeObject *) type)->tp_dict, name, descriptor);
-        Py_DECREF(descriptor);
-        PyType_Modified((PyTypeObject *) type);
-        return failed;
-    }
     #define sage_set_iternext(type, function) (((PyTypeObject *)(type))->tp_iternext = (iternextfunc)(function))
     """
     ctypedef struct PyObject
     void sage_stop_with(PyObject *value) noexcept
     void sage_raise(PyObject *error) noexcept
-    int sage_add_method(object type, const char *name, void *function, const char *text) except -1
     object sage_call_soon(object loop, object callback, object argument, object context)
     void sage_set_iternext(object type, void *function) noexcept
     object PyContext_CopyCurrent()
