@@ -45,6 +45,10 @@ All of them survive pickling (they cross process borders), fields and ``__cause_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "ActorEnded",
@@ -270,6 +274,9 @@ class ActorFailed(ActorError):
         message: type and text of the original exception.
         doing: what it was doing: the handler's name, or "start".
     """
+
+    if TYPE_CHECKING:
+        __cause__: Any  # the user's own exception; Any, so that a chain of causes is walked without casts
 
     def __init__(self, actor: str, message: str, doing: str = "") -> None:
         super().__init__(actor, message, doing)

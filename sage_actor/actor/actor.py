@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sage_actor._core.actor_ref import ActorRef
 from sage_actor.errors import ActorEnded, ActorError
@@ -60,7 +60,7 @@ class Actor:
         """This actor's own ref; valid across restarts."""
         return self.context.ref
 
-    def receive(self, message: object) -> object:
+    def receive(self, message: Any, /) -> object:  # Any: an override says which messages it takes
         """Handle a message that names no method; what it returns (or its awaited result) answers an ask.
 
         A class that does not override it takes no such messages: an ask fails with `BadCall`, a tell is a dead letter.

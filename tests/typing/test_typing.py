@@ -59,3 +59,16 @@ def test_wrong_steps_are_refused_where_they_stand(errors_of: Callable[[Path], di
         "not refused": sorted(expected - set(errors)),
         "refused beside": {line: errors[line] for line in sorted(set(errors) - expected)},
     }
+
+
+@pytest.mark.parametrize("errors_of", CHECKERS)
+def test_the_specifications_actor_program_is_typed(errors_of: Callable[[Path], dict[int, str]]) -> None:
+    program = ROOT.parent / "shared" / "programs" / "20_actors.py"
+    if not program.exists():
+        pytest.skip("the folder of the specification's programs does not lie beside this repository (../shared/programs)")
+    copy = SAMPLES / "program_20.py"  # the checkers' settings name the folder
+    copy.write_text(program.read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        assert errors_of(copy) == {}
+    finally:
+        copy.unlink()
