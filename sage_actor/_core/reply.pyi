@@ -66,7 +66,8 @@ class Reply(Call, Generic[R]):
     `AskTimeout`, `AskCycle`, `AskAbandoned`, `MailboxFull`, `BadCall`, or one of the actor's `expected_errors` as it is.
 
     Cancelling it (or the task that awaits it) gives the ask up: if its handler has not begun, it never will, and the message
-    becomes a dead letter (unless it was still waiting for room: then it was never sent); if it has, it runs on, unless it was declared `interruptible`.
+    becomes a dead letter (unless it was still waiting for room: then it was never sent); if it has, it runs on, unless it was
+    declared `interruptible`.
     """
 
     def __class_getitem__(cls, item: Any) -> GenericAlias: ...
