@@ -47,7 +47,7 @@ class Node(sage.Actor):
     def connect(self, following: sage.ActorRef[Node]) -> None:
         self.next = following
 
-    def receive(self, hops: int) -> None:  # type: ignore[override]
+    def receive(self, hops: int) -> None:
         self.seen += 1
         if hops > 1:
             self.next.tell_nowait(hops - 1)

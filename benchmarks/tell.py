@@ -25,7 +25,7 @@ class Sum(sage.Actor):
     def __init__(self) -> None:
         self.sum = 0
 
-    def receive(self, message: int) -> None:  # type: ignore[override]
+    def receive(self, message: int) -> None:
         self.sum += message
 
     def add(self, by: int) -> None:

@@ -162,7 +162,7 @@ class ActorSystem:
 
     # -- actors --
 
-    async def spawn(
+    def spawn(
         self,
         cls: Callable[[*Ts], A],
         /,
@@ -175,7 +175,7 @@ class ActorSystem:
         reentrant: bool = False,
         retry_start: bool = False,
         passivate_after: float | str | None = None,
-    ) -> ActorRef[A]:
+    ) -> Coroutine[Any, Any, ActorRef[A]]:
         """Make an actor and start it; returns when its `on_start` has, and takes no turn of the loop without one.
 
         Args:
@@ -200,7 +200,7 @@ class ActorSystem:
             NameTaken: a living sibling has that name.
             ActorError: the system is not running, or a setting makes no sense.
         """
-        return await self.spawn_under(
+        return self.spawn_under(
             None,
             cls,
             args,
@@ -237,7 +237,7 @@ class ActorSystem:
             raise ActorError(f"spawn: concurrency={concurrency} must be at least 1")
         self.spawned += 1
         if name is None:
-            name = f"{factory_name(cls)}-{self.spawned}"
+            name = f"{cls.__name__ if isinstance(cls, type) else factory_name(cls)}-{self.spawned}"
         elif not name or "/" in name:
             raise ActorError(f"spawn: {name!r} is no name for an actor: it must not be empty and has no '/' in it")
         family = self.family if parent is None else parent.family
