@@ -272,7 +272,8 @@ class DurableActor(Actor, Generic[E]):
         if entity.outbox.unrecorded:  # they came while the append was under way
             self.context.timers.once("confirmations", _RECORD_AFTER, self._durable_record)
         if self.snapshot_every and entity.sequence - entity.snapshot_at >= self.snapshot_every and not self._durable_saving:
-            self.context.timers.once("snapshot", 0.0, self._durable_snapshot)
+            self._durable_saving = True
+            self.context.ref.cell.signal(_SNAPSHOT, ())
 
     def _durable_send(self, receiver: str) -> None:
         if self._durable_courier is not None:
@@ -287,8 +288,11 @@ class DurableActor(Actor, Generic[E]):
 
     def _durable_snapshot(self) -> None:
         entity = self._recovered()
-        snapshot = entity.take_snapshot()
-        self._durable_saving = True
+        try:
+            snapshot = entity.take_snapshot()
+        except BaseException:
+            self._durable_saving = False
+            raise
 
         async def save() -> None:
             try:
@@ -356,3 +360,4 @@ def _ask(ref: ActorRef[Any], delivery: Delivery) -> Reply[Any]:
 
 _TAKE: Final = handler_of(_take, "delivery")
 _SETTLE: Final = handler_of(_settle, "settle")
+_SNAPSHOT: Final = handler_of(DurableActor._durable_snapshot, "snapshot")

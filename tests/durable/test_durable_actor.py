@@ -641,6 +641,7 @@ async def test_the_actor_goes_on_while_a_snapshot_is_stored_and_when_it_cannot_b
         for n in range(1, 13):
             journal.plan.insert(0, "")
             assert await account.ask(Account.deposit, 1) == n
+            await asyncio.sleep(0)  # a snapshot, if it is time for one, finds the plan as it is now
         await system.wait_idle()
         assert await journal.load_snapshot("alice") is None
         journal.plan = []
@@ -659,6 +660,7 @@ async def test_the_actor_goes_on_while_a_snapshot_is_stored_and_stores_one_at_a_
         for n in range(1, 46):
             journal.plan[:] = ["", "slow snapshots"]
             assert await account.ask(Account.deposit, 1) == n
+            await asyncio.sleep(0)  # a snapshot, if it is time for one, finds the plan as it is now
         assert journal.waiting == 1
         journal.gate.set()
         await last_snapshot(journal, "alice", 10)
