@@ -351,6 +351,10 @@ async def _take(actor: Actor, delivery: Delivery) -> None:
         await result
 
 
+def _snapshot(actor: Actor) -> None:
+    cast("DurableActor[Any]", actor)._durable_snapshot()
+
+
 def _ask(ref: ActorRef[Any], delivery: Delivery) -> Reply[Any]:
     actor = ref.cell.actor
     if actor is None or isinstance(actor, DurableActor):
@@ -360,4 +364,4 @@ def _ask(ref: ActorRef[Any], delivery: Delivery) -> Reply[Any]:
 
 _TAKE: Final = handler_of(_take, "delivery")
 _SETTLE: Final = handler_of(_settle, "settle")
-_SNAPSHOT: Final = handler_of(DurableActor._durable_snapshot, "snapshot")
+_SNAPSHOT: Final = handler_of(_snapshot, "snapshot")
