@@ -13,7 +13,6 @@ cdef class Request:
     cdef readonly bint finished
     cdef readonly double deadline
     cdef public object span
-    cdef bint stashed
     cdef bint is_abandoned(self) noexcept
 
 

@@ -53,8 +53,6 @@ class Call(Request):
     @property
     def signal(self) -> bool:
         """Whether the runtime made it: then it counts as no message."""
-    def as_signal(self) -> Call:
-        """Mark it as made by the runtime; answers itself."""
     def revoke(self) -> None:
         """Do not handle it any more."""
 

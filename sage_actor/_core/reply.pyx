@@ -88,10 +88,6 @@ cdef class Call(Request):
         self.message = message
         self.options = options
 
-    def as_signal(self):
-        self.signal = True
-        return self
-
     def revoke(self) -> None:
         self.revoked = True
 
