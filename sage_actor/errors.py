@@ -25,6 +25,13 @@
     │   ├── JournalConflict   somebody else wrote to this entity meanwhile
     │   ├── JournalCorrupt    what was stored is damaged or missing
     │   └── JournalUnavailable  closed, locked, full, or not a journal
+    ├── StateError            keyed or operator state cannot be kept, read or restored
+    │   └── StateMismatch     what was saved does not fit what is to run
+    ├── CheckpointError       checkpoints cannot be written, found or taken
+    │   ├── CheckpointDamaged a file of a checkpoint is missing, torn or changed
+    │   ├── Fenced            a newer attempt has taken over
+    │   └── SavepointNotFound nothing to restore at that place
+    ├── CommitFailed          a sink could not commit what belongs to a complete checkpoint
     ├── BackendError          workers and the links between them
     │   ├── UnknownBackend
     │   ├── BackendUnavailable
@@ -61,8 +68,12 @@ __all__ = [
     "BackendError",
     "BackendUnavailable",
     "BadCall",
+    "CheckpointDamaged",
+    "CheckpointError",
+    "CommitFailed",
     "ConfigError",
     "ConnectorError",
+    "Fenced",
     "FrameError",
     "GraphError",
     "JobCancelled",
@@ -81,9 +92,12 @@ __all__ = [
     "OperatorError",
     "RequestError",
     "SageError",
+    "SavepointNotFound",
     "SerializationError",
     "ServerError",
     "ServerUnreachable",
+    "StateError",
+    "StateMismatch",
     "Unauthorized",
     "UnknownBackend",
     "UnstableKey",
@@ -470,6 +484,123 @@ class JournalCorrupt(JournalError):
         place = (f"entity {id!r}: " if id else "") + (f"entry {sequence}: " if sequence else "")
         self.reason = f"{place}{damage}"
         self.hint = "stop its writers, copy the file away as it is, and restore it from a backup; entries before the named one are sound"
+
+
+class StateError(SageError):
+    """State of an operator could not be kept or read.
+
+    Attributes:
+        operator, state: whose it is, and its name ("" if it concerns all of the operator's state).
+        problem: what is wrong, and what to do.
+    """
+
+    def __init__(self, operator: str, state: str, problem: str) -> None:
+        super().__init__(operator, state, problem)
+        self.operator = operator
+        self.state = state
+        self.problem = problem
+
+    def __str__(self) -> str:
+        place = f"operator {self.operator!r}" + (f", state {self.state!r}" if self.state else "")
+        return f"{place}: {self.problem}"
+
+
+class StateMismatch(StateError):
+    """Saved state does not fit what is to run. Nothing was changed.
+
+    Attributes:
+        operator: name or uid of the operator, or the job's name where the graph as a whole differs.
+        problem: what differs.
+        remedy: how to allow it, or what to change.
+    """
+
+    def __init__(self, operator: str, problem: str, remedy: str = "") -> None:
+        super().__init__(operator, "", problem)
+        self.args = (operator, problem, remedy)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"operator {self.operator!r}: {self.problem}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class CheckpointError(SageError):
+    """A checkpoint or savepoint could not be written, found or taken.
+
+    Attributes:
+        job: name of the job.
+        problem: what went wrong, and what to do.
+        place: folder or file, or "".
+    """
+
+    def __init__(self, job: str, problem: str, place: str = "") -> None:
+        super().__init__(job, problem, place)
+        self.job = job
+        self.problem = problem
+        self.place = place
+
+    def __str__(self) -> str:
+        return f"job {self.job!r}: {self.problem}" + (f" ({self.place})" if self.place else "")
+
+
+class CheckpointDamaged(CheckpointError):
+    """A file of a checkpoint is missing, torn or changed; an older checkpoint may still be whole.
+
+    Attributes:
+        file: name of the file within the checkpoint folder.
+    """
+
+    def __init__(self, job: str, file: str, problem: str) -> None:
+        super().__init__(job, problem, file)
+        self.args = (job, file, problem)
+        self.file = file
+
+
+class Fenced(CheckpointError):
+    """This attempt has been replaced by a newer one and may not write any more (rule F42).
+
+    Attributes:
+        attempt: the one that was refused.
+        by: the one that has taken over.
+    """
+
+    def __init__(self, job: str, attempt: int, by: int) -> None:
+        super().__init__(job, f"attempt {attempt} was replaced by attempt {by} and may write no more; another process runs this job now")
+        self.args = (job, attempt, by)
+        self.attempt = attempt
+        self.by = by
+
+
+class SavepointNotFound(CheckpointError):
+    """There is no savepoint or checkpoint at that place."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("", "there is no savepoint or checkpoint to restore from; `sage checkpoints FOLDER` lists what is there", path)
+        self.args = (path,)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class CommitFailed(SageError):
+    """A sink could not commit what belongs to a complete checkpoint. It is kept, and tried again by the next attempt (rule F26).
+
+    Attributes:
+        operator: name of the sink.
+        transaction: what was to be committed.
+        problem: what the target said.
+    """
+
+    def __init__(self, operator: str, transaction: str, problem: str) -> None:
+        super().__init__(operator, transaction, problem)
+        self.operator = operator
+        self.transaction = transaction
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"sink {self.operator!r} could not commit {self.transaction}: {self.problem}; it stays prepared and is tried again after a restart"
+        )
 
 
 class BackendError(SageError):

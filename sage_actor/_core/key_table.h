@@ -46,7 +46,8 @@ typedef struct {
     uint64_t a, b;
     uint32_t meta;
     uint16_t form;  /* what `number` is; belongs to the caller */
-    uint16_t owned; /* whether the reference to `key` is ours */
+    uint8_t owned;   /* whether the reference to `key` is ours */
+    uint8_t changed; /* whether it is on the owner's list of changed entries, or need not be */
     int64_t number;
     PyObject *key;
 } KeyEntry;
@@ -238,7 +239,8 @@ static inline Py_ssize_t key_table_add(KeyTable *table, PyObject *key, const Key
     entry->b = digest->b;
     entry->meta = digest->meta;
     entry->form = 0;
-    entry->owned = (uint16_t)owned;
+    entry->owned = (uint8_t)owned;
+    entry->changed = 1;
     entry->number = 0;
     entry->key = key;
     table->odd += (digest->meta & KEY_ODD) != 0;

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "key_table.h":
@@ -10,6 +10,7 @@ cdef extern from "key_table.h":
 
     ctypedef struct KeyEntry:
         uint16_t form
+        uint8_t changed
         int64_t number  # the count, the integer sum, or the bits of the float sum
         void* key
 
@@ -47,7 +48,14 @@ cdef class KeyedFold:
     cdef object plain_type  # the class last found to have no __stable_key__
     cdef list held          # the keys that the table borrows because they can be part of a cycle
     cdef list accumulators  # by number of the entry; None, or nothing yet, where the entry's number is the accumulator
+    cdef bint tracking        # whether changes are noted for the next freeze
+    cdef Py_ssize_t* changed  # numbers of the entries changed since the last freeze
+    cdef Py_ssize_t changed_count, changed_room
+    cdef readonly object frozen  # the FrozenFold that is being drained
     cdef int enter(self) except -1
+    cdef int push_changed(self, Py_ssize_t at) except -1
+    cdef int note(self, Py_ssize_t at) except -1
+    cdef int touch(self, Py_ssize_t at) except -1
     cdef int digest(self, object key, KeyDigest* digest) except -1
     cdef Py_ssize_t find(self, object key) except -2
     cdef Py_ssize_t find_ahead(self, list keys, Py_ssize_t index, KeysAhead* ahead) except -2

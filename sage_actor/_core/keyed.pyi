@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+from sage_actor._core.frozen_fold import FrozenFold
+
 FoldKind = Literal["count", "sum", "min", "max", "reduce", "fold"]
 
 class KeyedFold:
@@ -36,3 +38,10 @@ class KeyedFold:
     def __len__(self) -> int: ...
     def clear(self) -> None:
         """Forget all keys."""
+    def absent(self, keys: Iterable[Any]) -> list[Any]:
+        """Those keys that have no accumulator yet, in the order given, repetitions included."""
+    def freeze(self, full: bool) -> FrozenFold:
+        """The content as of now: all of it if full, or else what changed since the last freeze. The first one is always full.
+        Costs what changed. Freezing again, or `FrozenFold.close`, ends the one before."""
+    def thaw(self) -> None:
+        """Used by `FrozenFold`."""

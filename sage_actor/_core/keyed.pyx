@@ -8,8 +8,10 @@ to Python's own `+`.
 
 cimport cython
 from cpython.bool cimport PyBool_Check
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport Py_GT, Py_LT, PyObject_RichCompareBool
 from cpython.tuple cimport PyTuple_CheckExact
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact
@@ -116,6 +118,7 @@ cdef class KeyedFold:
 
     def __dealloc__(self):
         key_table_free(&self.table)
+        PyMem_Free(self.changed)
 
     # keys
 
@@ -179,7 +182,36 @@ cdef class KeyedFold:
         cdef Py_ssize_t at = key_table_add(&self.table, key, &self.missing, owned)
         self.table.entries[at].number = number
         self.table.entries[at].form = form
+        if self.tracking:
+            self.push_changed(at)
         return at
+
+    # what changes
+
+    cdef int push_changed(self, Py_ssize_t at) except -1:
+        cdef Py_ssize_t room
+        cdef void* grown
+        if self.changed_count == self.changed_room:
+            room = self.changed_room * 2 + 64
+            grown = PyMem_Realloc(self.changed, room * sizeof(Py_ssize_t))
+            if grown == NULL:
+                raise MemoryError
+            self.changed = <Py_ssize_t*> grown
+            self.changed_room = room
+        self.changed[self.changed_count] = at
+        self.changed_count += 1
+        return 0
+
+    cdef int note(self, Py_ssize_t at) except -1:
+        self.push_changed(at)
+        self.table.entries[at].changed = 1
+        if self.frozen is not None:
+            self.frozen.keep(at, self.accumulator_of(at))
+        return 0
+
+    cdef inline int touch(self, Py_ssize_t at) except -1:
+        """To be called before an entry changes: the first time since the last freeze it goes on the list."""
+        return 0 if self.table.entries[at].changed else self.note(at)
 
     # accumulators
 
@@ -263,6 +295,8 @@ cdef class KeyedFold:
             at = self.find_ahead(keys, index, &ahead)
             if at < 0:
                 at = self.insert(keys[index], 0)
+            else:
+                self.touch(at)
             entry = self.table.entries + at
             if entry.form == INTEGER and entry.number < INT64_MAX:
                 entry.number += 1
@@ -283,6 +317,7 @@ cdef class KeyedFold:
             if at < 0:
                 at = self.insert(keys[index], values[index])
             else:
+                self.touch(at)
                 self.add(at, values[index])
             if out is not None:
                 out.append(self.pair_of(at))
@@ -307,6 +342,7 @@ cdef class KeyedFold:
                 if better < 0:
                     better = PyObject_RichCompareBool(value, current, Py_LT if self.kind == MIN else Py_GT)
                 if better:
+                    self.touch(at)
                     self.accumulators[at] = value
             if out is not None:
                 out.append(self.pair_of(at))
@@ -324,6 +360,7 @@ cdef class KeyedFold:
             value = values[index]
             at = self.find_ahead(keys, index, &ahead)
             if at >= 0:
+                self.touch(at)  # before the function, which may change the accumulator in place
                 value = fn(self.accumulators[at], value)
                 self.accumulators[at] = value
             else:
@@ -386,6 +423,7 @@ cdef class KeyedFold:
                 if at < 0:
                     self.insert(key, accumulator)
                 else:
+                    self.touch(at)
                     self.store(at, accumulator)
         finally:
             self.busy = False
@@ -398,7 +436,10 @@ cdef class KeyedFold:
         cdef list held = [], accumulators = []
         self.enter()
         try:
+            if self.frozen is not None:
+                self.frozen.detach()
             key_table_init(&fresh)
+            self.changed_count = 0
             old = self.table
             self.table = fresh
             held, self.held = self.held, held
@@ -407,3 +448,39 @@ cdef class KeyedFold:
             self.busy = False
         # the old contents go last, with nothing left that shows them: that can run any code
         key_table_free(&old)
+
+    def absent(self, keys) -> list:
+        cdef list found = []
+        for key in keys:
+            if self.find(key) < 0:
+                found.append(key)
+        return found
+
+    # snapshots
+
+    def freeze(self, bint full):
+        cdef Py_ssize_t index
+        cdef bytes numbers = None
+        from sage_actor._core.frozen_fold import FrozenFold
+
+        self.enter()
+        try:
+            if not self.tracking:
+                full = True
+                self.tracking = True
+                for index in range(self.table.count):
+                    self.table.entries[index].changed = 0
+            if self.frozen is not None:
+                self.frozen.close()
+            if not full:
+                numbers = PyBytes_FromStringAndSize(<char*> self.changed, self.changed_count * sizeof(Py_ssize_t))
+            for index in range(self.changed_count):
+                self.table.entries[self.changed[index]].changed = 0
+            self.changed_count = 0
+            self.frozen = FrozenFold(self, self.table.count, numbers)
+            return self.frozen
+        finally:
+            self.busy = False
+
+    def thaw(self) -> None:
+        self.frozen = None

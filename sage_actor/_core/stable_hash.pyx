@@ -358,7 +358,7 @@ cdef list deal_sequence(object column, uint16_t* instances, Py_ssize_t size, lon
 
 
 def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
-    cdef list keys = batch.keys, values, result, value_columns, key_columns, time_columns = None, tag_columns = None
+    cdef list keys = batch.keys, values, result, value_columns, key_columns, time_columns = None, tag_columns = None, watermark_columns = None
     cdef Py_ssize_t size, index, most = 0
     cdef uint64_t hashed, total = <uint64_t> groups
     cdef uint64_t mask
@@ -373,7 +373,7 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
     size = PyList_GET_SIZE(keys)
     if len(batch.values) != size or (batch.timestamps is not None and PyList_GET_SIZE(batch.timestamps) != size) or (
         batch.tags is not None and PyList_GET_SIZE(batch.tags) != size
-    ):
+    ) or (batch.watermarks is not None and PyList_GET_SIZE(batch.watermarks) != size):
         raise SageError("the columns of the batch differ in length")
     power = (groups & (groups - 1)) == 0
     mask = total - 1
@@ -413,6 +413,8 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
             time_columns = deal(batch.timestamps, instances, size, counts, counts + parallelism, parallelism)
         if batch.tags is not None:
             tag_columns = deal(batch.tags, instances, size, counts, counts + parallelism, parallelism)
+        if batch.watermarks is not None:
+            watermark_columns = deal(batch.watermarks, instances, size, counts, counts + parallelism, parallelism)
         for instance in range(parallelism):
             if counts[instance]:
                 part = Batch.__new__(Batch)
@@ -420,6 +422,7 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
                 part.keys = key_columns[instance]
                 part.timestamps = time_columns[instance] if time_columns is not None else None
                 part.tags = tag_columns[instance] if tag_columns is not None else None
+                part.watermarks = watermark_columns[instance] if watermark_columns is not None else None
                 part.position = -1
                 result[instance] = part
         return result

@@ -25,7 +25,11 @@ class FilePosition(TypedDict):
     records: int  # how many this task has returned
     bad_lines: int  # how many were passed over before `offset`
     files: list[str]  # the task's share when it began, so that files which came later are not mixed in
-    piece: list[int] | None
+    piece: list[int] | None  # see `Share`
+    stop: int | None  # of pieces: number of the first that is not read any more
+    end: int | None  # of pieces: the byte before which the lines of the one under way begin
+    mark: list[int] | None  # of `file`, see `FileMark`
+    more: list[FilePosition]  # what is read after this share
 
 
 def place_of(path: str, line: int, origin: int) -> str:
@@ -46,8 +50,14 @@ def checked_position(position: object) -> FilePosition:
         texts = isinstance(place.get("file"), str) and _is_list(place.get("files"), str)
         header = place.get("header") is None or _is_list(place.get("header"), str)
         piece = place.get("piece")
-        if numbers and texts and header and (piece is None or (_is_list(piece, int) and len(cast("list[int]", piece)) == 3)):
+        pieces = piece is None or (_is_list(piece, int) and len(cast("list[int]", piece)) == 3 and cast("list[int]", piece)[2] > 0)
+        bounds = all(place.get(name) is None or _is_count(place.get(name)) for name in ("stop", "end"))
+        mark, more = place.get("mark"), place.get("more")
+        marked = mark is None or (_is_list(mark, int) and len(cast("list[int]", mark)) == 3)
+        if numbers and texts and header and pieces and bounds and marked and isinstance(more, list | tuple):
             whole = cast("FilePosition", place)
+            for one in cast("list[object]", more):
+                checked_position(one)
             if not whole["file"] or whole["file"] in whole["files"]:
                 return whole
     raise ConnectorError("FileSource", f"{position!r} is not a position of a file source", "pass on what position() returned, unchanged")

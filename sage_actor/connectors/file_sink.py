@@ -46,19 +46,35 @@ class FileSink(Sink[object]):
     """
 
     def __init__(self, options: Mapping[str, object] | None = None, /, **keywords: Unpack[FileSinkKeywords]) -> None:
-        self._options = FileSinkOptions.parse(options, keywords)
+        self._begin_with(FileSinkOptions.parse(options, keywords))
+
+    def _begin_with(self, options: FileSinkOptions) -> None:
+        self._options = options
         self._path = self._options.path
         self._file: ByteWriter | None = None
         self._encoder: Encoder | None = None
         self._pieces: list[bytes] = []
+        self._size = 0
         self._waiting = 0  # bytes not yet handed to the operating system
         self._task: asyncio.Task[None] | None = None
         self._failure: ConnectorError | None = None
+
+    @classmethod
+    def of(cls, options: FileSinkOptions) -> FileSink:
+        """From options that were checked before."""
+        sink = cls.__new__(cls)
+        sink._begin_with(options)
+        return sink
 
     @property
     def path(self) -> str:
         """The file this task writes, once it is open."""
         return self._path
+
+    @property
+    def size(self) -> int:
+        """Bytes taken over since it was opened, before any compression."""
+        return self._size
 
     async def open(self, context: FunctionContext) -> None:
         """Create or continue the file. Raises `ConnectorError` if that is refused."""
@@ -118,7 +134,7 @@ class FileSink(Sink[object]):
         Raises:
             ConnectorError: a record does not fit the format; those before it are written. Or an earlier write failed.
         """
-        while self._task is not None and (self._task.done() or self._waiting >= self._options.block_size):
+        while self._task is not None and (self._task.done() or self._encoder is None or self._waiting >= self._options.block_size):
             await self._settle()
         if self._failure is not None:
             raise self._failure
@@ -139,6 +155,7 @@ class FileSink(Sink[object]):
     def _put(self, data: bytes) -> None:
         if data:
             self._pieces.append(data)
+            self._size += len(data)
             self._waiting += len(data)
             if self._task is None:
                 self._task = asyncio.ensure_future(self._drain())

@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any, Final, Unpack
 
 from sage_actor import ports
+from sage_actor.connectors.compression import compression_of
 from sage_actor.connectors.file_position import FilePosition, checked_position
+from sage_actor.connectors.file_splits import beginning, divided
 from sage_actor.connectors.off_loop import OffLoop
 from sage_actor.connectors.open_file import Block, BlockPlace
 from sage_actor.connectors.options import FileSourceKeywords, FileSourceOptions
-from sage_actor.connectors.paths import share_of
+from sage_actor.connectors.paths import Share, share_of
 from sage_actor.connectors.share_reader import Haul, ShareReader
 from sage_actor.dataflow.context import FunctionContext
 from sage_actor.dataflow.source import NOT_READY, NotReady, Source
@@ -22,6 +24,7 @@ from sage_actor.errors import ConnectorError
 __all__ = ["FileSource"]
 
 _REMEMBERED: Final = 64  # blocks whose addresses are kept
+_PARTS: Final = 8  # into so many what is left is divided, so that more tasks than before find something to read
 
 
 class FileSource(Source[Any]):
@@ -51,7 +54,9 @@ class FileSource(Source[Any]):
     piece by piece; any other single file is read by task 0. Every record is read by exactly one task.
 
     Reading, decompressing and decoding happen off the event loop. Reads return records in the order of the files.
-    A cancelled read loses nothing. A file may grow while it is read; it must not change otherwise.
+    A cancelled read loses nothing. A file may grow while it is read; it must not change otherwise. Each task looks for the
+    files once, when it opens; a job that is restored reads those that it found first, at any parallelism, and no others. A
+    file that has shrunk since, or begins otherwise, is refused.
     """
 
     bounded = True
@@ -64,7 +69,7 @@ class FileSource(Source[Any]):
         self._recent: deque[tuple[int, BlockPlace]] = deque(maxlen=_REMEMBERED)
         self._place: BlockPlace | None = None
         self._taken = 0  # records of the block at `_place` that were returned
-        self._start: FilePosition | None = None
+        self._split = 0  # number of the split it is of
         self._ended = False
         self._failure: ConnectorError | None = None
         self._returned = 0
@@ -81,7 +86,7 @@ class FileSource(Source[Any]):
         options, index, count = self._options, context.subtask_index, context.parallelism
         self._reader = ShareReader(options, await ports.offload(lambda: share_of(options, index, count)))
         self._logger = context.logger
-        if not self._reader.share.files and index == 0:
+        if not self._reader.splits and index == 0:
             context.logger.warning("%s: no files here, so there is nothing to read", ", ".join(options.paths))
 
     async def read(self, limit: int) -> Sequence[Any] | None:
@@ -118,7 +123,7 @@ class FileSource(Source[Any]):
         while self._blocks and len(records) < limit:
             block = self._blocks[0]
             if block.place is not self._place:
-                self._place = block.place
+                self._place, self._split = block.place, block.split
                 self._recent.append((self._returned + len(records) - block.taken, block.place))
             begin, room = block.taken, limit - len(records)
             whole = begin == 0 and len(block.records) <= room
@@ -131,39 +136,48 @@ class FileSource(Source[Any]):
         return records
 
     def position(self) -> FilePosition:
-        """The place after the last record returned, as plain data."""
-        place = self._place
+        """The place after the last record returned, with what is read after it, as plain data."""
+        first, *more = self._left() or [beginning(Share([]))]
+        return {**first, "records": self._returned, "more": more}
+
+    def splits(self) -> list[FilePosition]:
+        """What is left to read, at the time of the last record returned, in up to eight parts that follow one another.
+
+        Whole files stay together; a plain file of text or JSON lines is divided where it is the last one left.
+        """
+        if self._ended and not self._blocks and self._failure is None:
+            return []
+        left = self._left()
+        if not left:
+            return []
+        options, place = self._options, self._place
+        split_size, reached = None, 0
+        if place is not None:
+            reached = place.offset + place.length
+            if options.format != "csv" and compression_of(place.file, options.compression) == "none":
+                split_size = options.split_size
+        return [*divided(left[0], ways=_PARTS - len(left) + 1, split_size=split_size, reached=reached), *left[1:]]
+
+    def _left(self) -> list[FilePosition]:
+        splits, place = self._opened().splits, self._place
         if place is None:
-            return self._start if self._start is not None else self._beginning()
-        share = self._opened().share
-        return {
+            return list(splits)
+        share = splits[self._split]
+        here: FilePosition = {
+            **share,
             "file": place.file,
             "offset": place.offset,
             "skip": self._taken,
             "line": place.line,
             "origin": place.origin,
             "header": place.header,
-            "records": self._returned,
-            "bad_lines": place.bad_before,
-            "files": share.files,
-            "piece": list(share.piece) if share.piece is not None else None,
-        }
-
-    def _beginning(self) -> FilePosition:
-        share = self._opened().share
-        piece = list(share.piece) if share.piece is not None else None
-        return {
-            "file": "",
-            "offset": 0,
-            "skip": 0,
-            "line": 0,
-            "origin": 0,
-            "header": None,
             "records": 0,
-            "bad_lines": 0,
-            "files": share.files,
-            "piece": piece,
+            "bad_lines": place.bad_before,
+            "end": place.end if share["piece"] is not None else None,
+            "mark": [place.mark.size, place.mark.head, place.mark.checksum],
         }
+        # The count of bad lines goes on from that of all splits that were assigned; it must not be counted again with them.
+        return [here, *({**later, "bad_lines": 0} for later in splits[self._split + 1 :])]
 
     async def seek(self, position: object) -> None:
         """Go on at a position: plain files by its byte offset, compressed ones by decompressing what precedes it.
@@ -174,11 +188,22 @@ class FileSource(Source[Any]):
             ConnectorError: it is not a position of this source, or a file is gone, shorter or otherwise not what it was.
         """
         place = checked_position(position)
-        self._call.start(partial(self._opened().resume, place))
+        splits: list[FilePosition] = [{**place, "more": []}, *place["more"]]
+        await self._assign([split for split in splits if split["files"]])
+        self._returned = place["records"]
+
+    async def assign(self, splits: Sequence[object]) -> None:
+        """Read exactly these, in their order; those of several former tasks one after the other.
+
+        Raises:
+            ConnectorError: one is not a split of this source, or a file is gone, shorter or otherwise not what it was.
+        """
+        await self._assign([checked_position(split) for split in splits])
+
+    async def _assign(self, splits: list[FilePosition]) -> None:
+        self._call.start(partial(self._opened().assign, splits))
         await self._call.wait()
         self._take_haul()
-        self._start = place
-        self._returned = place["records"]
 
     def address(self, index: int) -> str:
         """ "path:line" of this task's record number ``index`` (from 0), or "" if it is not among the last 64 blocks.

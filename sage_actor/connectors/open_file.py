@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sage_actor.connectors.compression import compression_of, open_reader
 from sage_actor.connectors.decoding import Decoder, JsonLinesDecoder, TextDecoder
+from sage_actor.connectors.file_mark import FileMark
 from sage_actor.connectors.file_position import changed, place_of
 from sage_actor.connectors.lines import LineBlocks, LineTooLong
 from sage_actor.connectors.options import FileSourceOptions
@@ -26,6 +27,9 @@ class BlockPlace:
     header: list[str] | None
     bad_before: int
     line_numbers: Sequence[int] | None
+    mark: FileMark
+    end: int | None
+    length: int  # bytes of the block
 
     def address(self, index: int) -> str:
         """File and line of the record at ``index``."""
@@ -40,6 +44,7 @@ class Block:
     records: list[object]
     place: BlockPlace
     taken: int = 0
+    split: int = 0  # number of the split it is of, among those of its reader
 
 
 class OpenFile:
@@ -61,6 +66,7 @@ class OpenFile:
         self._path = path
         self._options = options
         self._compression = compression_of(path, options.compression)
+        self._mark = FileMark.of(path)
         self._reader = open_reader(path, self._compression)
         self._lines = self._make_lines(0, None)
         self._decoder = self._make_decoder(None)
@@ -106,6 +112,12 @@ class OpenFile:
         self._lines.skip_line()
         self._line, self._origin = 0, self._lines.offset
         return True
+
+    def check(self, mark: FileMark) -> None:
+        """Raises `ConnectorError` if the file is not the one that was marked, grown at most."""
+        problem = self._mark.difference(self._path, mark)
+        if problem:
+            raise changed(self._path, problem)
 
     def go_to(self, offset: int, *, line: int, origin: int, header: Sequence[str] | None, end: int | None) -> None:
         """Read from ``offset`` on, where a block began before. Raises `ConnectorError` if none can begin there now."""
@@ -155,7 +167,9 @@ class OpenFile:
             self.failure = ConnectorError(where, f"the line {decoded.failure}", hint)
         if not decoded.records:
             return None
-        place = BlockPlace(self._path, offset, line, self._origin, header, bad_before, decoded.line_numbers)
+        place = BlockPlace(
+            self._path, offset, line, self._origin, header, bad_before, decoded.line_numbers, self._mark, lines.end, decoded.used
+        )
         return Block(decoded.records, place)
 
     def close(self) -> None:

@@ -5,14 +5,26 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypedDict, cast
 
+from sage_actor.durations import parse_duration, parse_size
 from sage_actor.errors import ConfigError
 
-__all__ = ["ConsoleSinkKeywords", "ConsoleSinkOptions", "FileSinkKeywords", "FileSinkOptions", "FileSourceKeywords", "FileSourceOptions"]
+__all__ = [
+    "ConsoleSinkKeywords",
+    "ConsoleSinkOptions",
+    "FileSinkKeywords",
+    "FileSinkOptions",
+    "FileSourceKeywords",
+    "FileSourceOptions",
+    "SqliteSinkKeywords",
+    "SqliteSinkOptions",
+    "TransactionalFileSinkKeywords",
+    "TransactionalFileSinkOptions",
+]
 
-FORMATS: Final = {"text": "text", "csv": "csv", "jsonl": "jsonl", "jsonlines": "jsonl", "json": "jsonl", "ndjson": "jsonl"}
+FORMATS: Final = {"text": "text", "lines": "text", "csv": "csv", "jsonl": "jsonl", "jsonlines": "jsonl", "json": "jsonl", "ndjson": "jsonl"}
 COMPRESSIONS: Final = {"auto": "auto", "none": "none", "gzip": "gzip", "gz": "gzip", "lz4": "lz4", "zstd": "zstd", "zst": "zstd"}
 BAD_LINES: Final = {"fail": "fail", "skip": "skip"}
 
@@ -51,6 +63,32 @@ class FileSinkKeywords(TypedDict, total=False):
     header: bool
     columns: Sequence[str] | None
     block_size: int
+
+
+class TransactionalFileSinkKeywords(TypedDict, total=False):
+    """Keywords of `TransactionalFileSink`; its docstring says what they mean."""
+
+    path: PathLike
+    format: str
+    compression: str | None
+    encoding: str
+    delimiter: str
+    header: bool
+    columns: Sequence[str] | None
+    block_size: int
+    roll_size: int | str | None
+    roll_age: float | str | None
+
+
+class SqliteSinkKeywords(TypedDict, total=False):
+    """Keywords of `SqliteSink`; its docstring says what they mean."""
+
+    path: PathLike
+    table: str
+    columns: Sequence[str] | None
+    key: str | Sequence[str] | None
+    transactional: bool
+    lock_timeout: float | str
 
 
 class ConsoleSinkKeywords(TypedDict, total=False):
@@ -118,10 +156,14 @@ class FileSinkOptions:
     @classmethod
     def parse(cls, options: Mapping[str, object] | None, keywords: Mapping[str, object]) -> FileSinkOptions:
         """Raises `ConfigError` for an unknown, missing or ill-typed option."""
-        given = _Given("FileSink", FileSinkKeywords.__annotations__, options, keywords)
+        return cls.read(_Given("FileSink", FileSinkKeywords.__annotations__, options, keywords))
+
+    @classmethod
+    def read(cls, given: _Given) -> FileSinkOptions:
+        """From options whose names are known to be right."""
         paths = given.paths("path")
         if len(paths) != 1:
-            raise given.refusal("path", "a sink writes one file; give one path")
+            raise given.refusal("path", "a sink writes to one place; give one path")
         return cls(
             path=paths[0],
             format=given.choice("format", "text", FORMATS),
@@ -134,6 +176,61 @@ class FileSinkOptions:
             columns=given.columns(),
             block_size=given.positive("block_size", 256 * 1024),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionalFileSinkOptions:
+    """`TransactionalFileSinkKeywords`, complete and checked.
+
+    Attributes:
+        file: what each of the files is written with, ``path`` aside.
+        roll_size, roll_age: bytes and seconds after which a file is full; None for no bound.
+    """
+
+    folder: str
+    file: FileSinkOptions
+    roll_size: int | None
+    roll_age: float | None
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object] | None, keywords: Mapping[str, object]) -> TransactionalFileSinkOptions:
+        """Raises `ConfigError` for an unknown, missing or ill-typed option."""
+        given = _Given("TransactionalFileSink", TransactionalFileSinkKeywords.__annotations__, options, keywords)
+        file = FileSinkOptions.read(given)
+        compression = "none" if file.compression == "auto" else file.compression
+        size, age = given.raw("roll_size", None), given.raw("roll_age", None)
+        roll_size = None if size is None else parse_size(cast("int", size), key="TransactionalFileSink.roll_size")
+        roll_age = None if age is None else parse_duration(cast("float", age), key="TransactionalFileSink.roll_age")
+        return cls(file.path, replace(file, compression=compression, sync=True), roll_size, roll_age)
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteSinkOptions:
+    """`SqliteSinkKeywords`, complete and checked."""
+
+    path: str
+    table: str
+    columns: tuple[str, ...] | None
+    key: tuple[str, ...]
+    transactional: bool
+    lock_timeout: float
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object] | None, keywords: Mapping[str, object]) -> SqliteSinkOptions:
+        """Raises `ConfigError` for an unknown, missing or ill-typed option, or for rows that would be written twice."""
+        given = _Given("SqliteSink", SqliteSinkKeywords.__annotations__, options, keywords)
+        paths, table, columns, key = given.paths("path"), given.text("table", ""), given.columns(), given.columns("key")
+        if len(paths) != 1:
+            raise given.refusal("path", "a sink writes one database; give one path")
+        if not table or "\0" in table:
+            raise given.refusal("table", "name the table")
+        if key and columns and not set(key) <= set(columns):
+            raise given.refusal("key", f"must be among the columns {', '.join(columns)}, not {', '.join(key)}")
+        transactional = bool(given.flag("transactional", default=True))
+        if not transactional and not key:
+            raise given.refusal("transactional", "without transactions a restart would write rows twice; name a key, or leave it True")
+        timeout = parse_duration(cast("float", given.raw("lock_timeout", 30.0)), key="SqliteSink.lock_timeout")
+        return cls(paths[0], table, columns, key or (), transactional, timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,15 +335,21 @@ class _Given:
             raise self.refusal("delimiter", f"must be one character other than quote, blank and newline, not {value!r}")
         return value
 
-    def columns(self) -> tuple[str, ...] | None:
-        value = self._values.get("columns")
+    def raw(self, name: str, default: object) -> object:
+        """The value as it is, for a parser that says itself what is wrong with it."""
+        return self._values.get(name, default)
+
+    def columns(self, option: str = "columns") -> tuple[str, ...] | None:
+        value = self._values.get(option)
         if value is None:
             return None
+        if isinstance(value, str) and option == "key":
+            value = [value]
         names: list[str] = []
         for item in cast("Sequence[object]", value) if isinstance(value, list | tuple) else [None]:
             if not isinstance(item, str):
-                raise self.refusal("columns", f"must be a list of names, not {value!r}")
+                raise self.refusal(option, f"must be a list of names, not {value!r}")
             names.append(item)
         if not names or len(set(names)) != len(names):
-            raise self.refusal("columns", f"must be distinct names, at least one, not {value!r}")
+            raise self.refusal(option, f"must be distinct names, at least one, not {value!r}")
         return tuple(names)

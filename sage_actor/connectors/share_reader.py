@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from sage_actor.connectors.file_mark import FileMark
 from sage_actor.connectors.file_position import FilePosition, changed
+from sage_actor.connectors.file_splits import beginning
 from sage_actor.connectors.open_file import Block, OpenFile
 from sage_actor.connectors.options import FileSourceOptions
 from sage_actor.connectors.paths import Share, list_files, refused
@@ -29,15 +31,23 @@ class Haul:
 
 
 class ShareReader:
-    """Goes through the files (or the pieces of the one file) of a share, block by block."""
+    """Goes through splits, one after the other, and in each through its files (or the pieces of its one file), block by block.
+
+    Attributes:
+        splits: what is read, as positions; at first the beginning of the share. Do not change it.
+    """
 
     def __init__(self, options: FileSourceOptions, share: Share) -> None:
-        self.share = share
+        self.splits: list[FilePosition] = [beginning(share)] if share.files else []
         self._options = options
         self._file: OpenFile | None = None
         self._path = ""
+        self._number = -1
+        self._files: list[str] = []
+        self._piece: tuple[int, int, int] | None = None
+        self._stop: int | None = None
         self._next_file = 0
-        self._next_piece = share.piece[0] if share.piece is not None else 0
+        self._next_piece = 0
         self._bad_lines = 0
         self._failure: ConnectorError | None = None
 
@@ -48,7 +58,7 @@ class ShareReader:
         while size < self._options.block_size and self._failure is None and not ended:
             try:
                 if self._file is None or self._file.ended:
-                    ended = not self._open_next()
+                    ended = not self._open_next(blocks)
                 else:
                     size += self._read_block(self._file, blocks)
             except ConnectorError as error:
@@ -62,73 +72,98 @@ class ShareReader:
         self._bad_lines += file.bad
         self._failure = file.failure
         if block is not None:
+            block.split = self._number
             blocks.append(block)
         return file.size
 
-    def _open_next(self) -> bool:
-        """Go to the next file or piece; False at the end of the share."""
-        if self.share.piece is not None:
-            _, count, size = self.share.piece
+    def _open_next(self, blocks: deque[Block]) -> bool:
+        """Go to the next file or piece, or to where the next split goes on; False after the last one."""
+        if self._open_next_of_split():
+            return True
+        self.close()
+        if self._number + 1 >= len(self.splits):
+            return False
+        self._number += 1
+        self._enter(self.splits[self._number], blocks)
+        return True
+
+    def _open_next_of_split(self) -> bool:
+        if self._piece is not None:
+            _, count, size = self._piece
+            if self._stop is not None and self._next_piece >= self._stop:
+                return False
             if self._file is None:
-                self._path = self.share.files[0]
+                self._path = self._files[0]
                 self._file = OpenFile(self._path, self._options)
             begin = self._next_piece * size
             self._next_piece += count
-            return self._file.begin_piece(begin, begin + size)
-        self.close()
-        if self._next_file == len(self.share.files):
+            if self._file.begin_piece(begin, begin + size):
+                return True
+            self._piece, self._files = None, []  # the file ends before it: nothing of this split is left
             return False
-        self._path = self.share.files[self._next_file]
+        self.close()
+        if self._next_file == len(self._files):
+            return False
+        self._path = self._files[self._next_file]
         self._file = OpenFile(self._path, self._options)
         self._next_file += 1
         return True
 
-    def resume(self, place: FilePosition) -> Haul:
-        """Go to a place, before the first `haul`; returns what was read beyond it on the way.
+    def assign(self, splits: list[FilePosition]) -> Haul:
+        """Read these instead, before the first `haul`; goes to the first of them and returns what was read beyond it on the way.
 
         Raises:
             ConnectorError: the files are not what they were.
         """
-        files, piece, path = place["files"], place["piece"], place["file"]
-        self.share = Share(files, (piece[0], piece[1], piece[2]) if piece is not None else None)
-        self._next_file = files.index(path) if path else 0
-        self._next_piece = piece[0] if piece is not None else 0
-        self._bad_lines = place["bad_lines"]
-        present = set(list_files(self._options.paths, recursive=self._options.recursive))
-        for lost in files[self._next_file :]:
-            if lost not in present:
-                raise changed(lost, "it is gone, or `path` no longer leads to it, and reading is to go on there")
+        self.splits = splits
+        self._bad_lines = sum(place["bad_lines"] for place in splits)
+        present = set(list_files(self._options.paths, recursive=self._options.recursive)) if splits else set[str]()
+        for place in splits:
+            for lost in place["files"][place["files"].index(place["file"]) if place["file"] else 0 :]:
+                if lost not in present:
+                    raise changed(lost, "it is gone, or `path` no longer leads to it, and reading is to go on there")
         blocks = deque[Block]()
-        if path:
+        if splits:
+            self._number = 0
             try:
-                self._resume_file(place, blocks)
+                self._enter(splits[0], blocks)
             except OSError as error:
-                raise refused(path, error) from error
-        return Haul(blocks, failure=self._failure, bad_lines=self._bad_lines)
+                raise refused(self._path, error) from error
+        return Haul(blocks, not splits, self._failure, self._bad_lines)
+
+    def _enter(self, place: FilePosition, blocks: deque[Block]) -> None:
+        piece = place["piece"]
+        self._files, self._stop = place["files"], place["stop"]
+        self._piece = (piece[0], piece[1], piece[2]) if piece is not None else None
+        self._next_file, self._next_piece = 0, piece[0] if piece is not None else 0
+        if place["file"]:
+            self._resume_file(place, blocks)
 
     def _resume_file(self, place: FilePosition, blocks: deque[Block]) -> None:
-        self._path, offset, piece = place["file"], place["offset"], self.share.piece
+        self._path, end, mark = place["file"], place["end"], place["mark"]
         file = self._file = OpenFile(self._path, self._options)
-        self._next_file += 1
-        end = None
-        if piece is not None:
-            self._next_piece = offset // piece[2] + piece[1]
-            end = (offset // piece[2] + 1) * piece[2]
-        file.go_to(offset, line=place["line"], origin=place["origin"], header=place["header"], end=end)
-        left = place["skip"]
+        if mark is not None:
+            file.check(FileMark(*mark))
+        self._next_file = self._files.index(self._path) + 1
+        if self._piece is not None:
+            _, count, size = self._piece
+            end = (place["offset"] // size + 1) * size if end is None else end
+            self._next_piece = end // size - 1 + count
+        file.go_to(place["offset"], line=place["line"], origin=place["origin"], header=place["header"], end=end)
+        left, own = place["skip"], deque[Block]()
         while left and not file.ended and self._failure is None:
             try:
-                self._read_block(file, blocks)
+                self._read_block(file, own)
             except ConnectorError as error:
                 self._failure = error
-            if blocks:
-                block = blocks[0]
-                block.taken = min(left, len(block.records))
-                left -= block.taken
-                if block.taken == len(block.records):
-                    blocks.clear()
+            if own:
+                own[0].taken = min(left, len(own[0].records))
+                left -= own[0].taken
+                if own[0].taken == len(own[0].records):
+                    own.clear()
         if left:
             raise self._failure or changed(self._path, "it holds fewer records than were read from it")
+        blocks.extend(own)
 
     def close(self) -> None:
         """Release the file that is open."""

@@ -12,7 +12,8 @@ from sage_actor.errors import GraphError
 
 __all__ = ["Edge", "Graph", "Operator", "Partition", "Port"]
 
-Port = Literal["out", "dead", "failed"]
+Port = str
+"""A way out of an operator: "out", "dead" (letters), "failed" (requests), or "side:NAME" of an `OutputTag`."""
 PartitionKind = Literal["forward", "hash", "rebalance", "shuffle", "broadcast", "custom", "gather"]
 
 
@@ -39,6 +40,8 @@ class Edge:
     source: int
     port: Port = "out"
     partition: Partition = FORWARD
+    role: int = 0
+    """Which input of a two-input operator it is: 0 or 1."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +50,7 @@ class Operator:
 
     Attributes:
         id: number in the graph, in order of description.
-        kind: source, map, filter, flat_map, map_batch, map_async, process, fold, iterate, sink.
+        kind: source, map, filter, flat_map, map_batch, map_async, process, fold, iterate, timestamps, window, ..., sink (operators/stage_of.py).
         name: shown to people; unique in the graph (``map``, ``map-2``).
         uid: stable id for saved state; unique, or None.
         function: what the user gave, if the kind takes a function.

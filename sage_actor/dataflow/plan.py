@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sage_actor._core.stable_hash import default_groups
@@ -32,7 +32,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSpec:
-    """One ordered path between two tasks: its number, both ends, and the slot in the receiver's gate."""
+    """One ordered path between two tasks: its number, both ends, the slot in the receiver's gate, and which input it belongs to."""
 
     id: int
     source_task: int
@@ -40,6 +40,7 @@ class ChannelSpec:
     target_task: int
     target_worker: int
     slot: int
+    role: int = 0
 
 
 @dataclass(slots=True)
@@ -64,6 +65,8 @@ class TaskSpec:
     parallelism: int
     worker: int
     operators: list[Operator]
+    groups: int = 128
+    """Key groups of its keyed state (F15)."""
     inputs: list[ChannelSpec] = field(default_factory=lambda: list[ChannelSpec]())
     outputs: list[OutputSpec] = field(default_factory=lambda: list[OutputSpec]())
 
@@ -84,7 +87,9 @@ class Plan:
     """Parallelism of each operator, by its id."""
 
 
-def make_plan(graph: Graph, wanted: Iterable[int], settings: JobSettings, *, hosts_in_owner: bool) -> Plan:
+def make_plan(
+    graph: Graph, wanted: Iterable[int], settings: JobSettings, *, hosts_in_owner: bool, groups: Mapping[str, int] | None = None
+) -> Plan:
     """Compile the given sinks and all they need.
 
     Args:
@@ -92,6 +97,7 @@ def make_plan(graph: Graph, wanted: Iterable[int], settings: JobSettings, *, hos
         wanted: ids of the operators to run; their upstream comes along.
         settings: defaults for parallelism, number of workers, key groups.
         hosts_in_owner: whether all tasks live in the owner's process (local backend).
+        groups: key groups of operators (by uid or name) whose state is restored; fixed for ever by their first run (F15).
 
     Raises:
         GraphError: the graph cannot run as described; names the operator.
@@ -112,7 +118,7 @@ def make_plan(graph: Graph, wanted: Iterable[int], settings: JobSettings, *, hos
             row.append(TaskSpec(len(tasks), chain.id, index, chain.parallelism, worker, chain.operators))
             tasks.append(row[-1])
         tasks_of[chain.id] = row
-    connect(chains, chain_of, tasks_of, settings)
+    connect(chains, chain_of, tasks_of, settings, groups or {})
     return Plan(chains, tasks, workers, parallelism)
 
 
@@ -173,18 +179,23 @@ def can_fuse(first: Operator, second: Operator, edge: Edge, parallelism: dict[in
     return edge.partition.kind == "forward" or parallelism[first.id] == 1
 
 
-def connect(chains: list[Chain], chain_of: dict[int, int], tasks_of: dict[int, list[TaskSpec]], settings: JobSettings) -> None:
+def connect(
+    chains: list[Chain], chain_of: dict[int, int], tasks_of: dict[int, list[TaskSpec]], settings: JobSettings, restored: Mapping[str, int]
+) -> None:
     """Create the channels between tasks of different chains."""
     number = 0
     names = {operator.id: operator.name for chain in chains for operator in chain.operators}
     for chain in chains:
         head = chain.operators[0]
         targets = tasks_of[chain.id]
-        groups = settings.max_parallelism or default_groups(len(targets))
+        known = [restored[uid] for uid in (operator.uid or operator.name for operator in chain.operators) if uid in restored]
+        groups = max(known, default=settings.max_parallelism or default_groups(len(targets)))
         if groups < len(targets):
             raise GraphError(
                 f"operator {head.name!r}: parallelism {len(targets)} is more than max_parallelism {groups}; a key group has one owner"
             )
+        for target in targets:
+            target.groups = groups
         for edge in head.inputs:
             sources = tasks_of[chain_of[edge.source]]
             pointwise = edge.partition.kind == "forward" and len(sources) == len(targets)
@@ -192,7 +203,7 @@ def connect(chains: list[Chain], chain_of: dict[int, int], tasks_of: dict[int, l
                 receivers = [targets[source.index]] if pointwise else targets[:1] if edge.partition.kind == "gather" else targets
                 channels: list[ChannelSpec] = []
                 for target in receivers:
-                    channel = ChannelSpec(number, source.id, source.worker, target.id, target.worker, len(target.inputs))
+                    channel = ChannelSpec(number, source.id, source.worker, target.id, target.worker, len(target.inputs), edge.role)
                     number += 1
                     channels.append(channel)
                     target.inputs.append(channel)

@@ -27,6 +27,23 @@ class JobSettings:
         object_reuse: where a stream branches, hand the same objects to every branch instead of copies.
         stop_timeout: how long leaving an environment waits for unbounded jobs to drain.
         max_parallelism: number of key groups; None means chosen from the parallelism (rule F15).
+        checkpointing: ``exactly_once``, ``at_least_once``, or None for no checkpoints. An interval alone means exactly once.
+        checkpoint_interval: seconds between the beginnings of checkpoints; None for 30 s if `checkpointing` is set.
+        checkpoint_every: also one whenever the sources have read so many records together; 0 for none.
+        checkpoint_timeout: seconds after which one is given up.
+        checkpoint_min_pause: seconds between the end of one and the beginning of the next.
+        checkpoint_retained: complete ones kept.
+        checkpoint_tolerated: how many may fail in a row before that fails the attempt.
+        checkpoint_dir: folder or fsspec URL; None keeps them in a temporary folder that ends with the job.
+        state_backend: ``memory`` or ``rocksdb``.
+        allow_unmatched: restore although the checkpoint holds state of operators that the graph has no longer.
+        restart_strategy: ``exponential-delay``, ``fixed-delay``, ``failure-rate`` or ``none``; None means exponential-delay with
+            checkpoints and none without.
+        restart_attempts, restart_delay, restart_max_delay, restart_multiplier, restart_jitter, restart_reset_after: of those
+            strategies; seconds. Attempts of 0 means without end.
+        restart_failures, restart_interval: failure-rate: so many failures within that many seconds end the job.
+        incremental: always True; what the seeds' key sets.
+        watchdog_timeout: seconds without progress of a task that has work, after which the attempt counts as failed; 0 for never.
     """
 
     parallelism: int = 1
@@ -39,6 +56,34 @@ class JobSettings:
     object_reuse: bool = False
     stop_timeout: float = 10.0
     max_parallelism: int | None = None
+    checkpointing: str | None = None
+    checkpoint_interval: float | None = None
+    checkpoint_every: int = 0
+    checkpoint_timeout: float = 600.0
+    checkpoint_min_pause: float = 0.0
+    checkpoint_retained: int = 3
+    checkpoint_tolerated: int = 0
+    checkpoint_dir: str | None = None
+    state_backend: str = "memory"
+    allow_unmatched: bool = False
+    restart_strategy: str | None = None
+    restart_attempts: int = 10
+    restart_delay: float = 1.0
+    restart_max_delay: float = 60.0
+    restart_multiplier: float = 2.0
+    restart_jitter: float = 0.1
+    restart_reset_after: float | None = None
+    restart_failures: int = 3
+    restart_interval: float = 60.0
+    watchdog_timeout: float = 300.0
+    incremental: bool = True
+
+    @property
+    def snapshot_mode(self) -> str:
+        """``exactly_once``, ``at_least_once``, or "" without checkpoints."""
+        if self.checkpointing is not None:
+            return self.checkpointing
+        return "exactly_once" if self.checkpoint_interval is not None or self.checkpoint_every else ""
 
     def merged(self, config: Mapping[str, Any], where: str = "code") -> JobSettings:
         """These settings with those of a nested or dotted mapping on top.
@@ -68,6 +113,9 @@ class JobSettings:
         return {key: getattr(self, name) for key, (name, _) in KEYS.items() if key in PRINCIPAL}
 
 
+Reader = Callable[[str, Any, str], Any]
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys of a nested mapping."""
     for key, value in config.items():
@@ -75,9 +123,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(cast("Mapping[str, Any]", value), f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-Reader = Callable[[str, Any, str], Any]
 
 
 def positive(key: str, value: Any, where: str) -> int:
@@ -101,6 +146,39 @@ def text(key: str, value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(key, f"must be a text, not {value!r}", where)
     return value
+
+
+def whole(key: str, value: Any, where: str) -> int:
+    """A whole number of at least zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(key, f"must be a whole number of at least 0, not {value!r}", where)
+    return value
+
+
+def number(key: str, value: Any, where: str) -> float:
+    """A number of at least zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ConfigError(key, f"must be a number of at least 0, not {value!r}", where)
+    return float(value)
+
+
+def one_of(*choices: str) -> Reader:
+    """One of a few words; underscores and hyphens are the same."""
+
+    def read(key: str, value: Any, where: str) -> str:
+        for choice in choices:
+            if isinstance(value, str) and value.replace("_", "-") == choice.replace("_", "-"):
+                return choice
+        raise ConfigError(key, f"must be one of {', '.join(choices)}, not {value!r}", where)
+
+    return read
+
+
+def only_true(key: str, value: Any, where: str) -> bool:
+    """A switch that can only stay on."""
+    if value is not True:
+        raise ConfigError(key, f"cannot be {value!r}: snapshots are always incremental, and a full one is taken when that is shorter", where)
+    return True
 
 
 def seconds(key: str, value: Any, where: str) -> float:
@@ -133,7 +211,32 @@ KEYS: dict[str, tuple[str, Reader]] = {
     "object.reuse": ("object_reuse", switch),
     "execution.object.reuse": ("object_reuse", switch),
     "stop_timeout": ("stop_timeout", seconds),
+    "checkpointing": ("checkpointing", one_of("exactly_once", "at_least_once")),
+    "checkpoint.interval": ("checkpoint_interval", seconds),
+    "state.checkpoint.interval": ("checkpoint_interval", seconds),
+    "runtime.checkpoint_interval": ("checkpoint_interval", seconds),
+    "checkpoint.every": ("checkpoint_every", positive),
+    "checkpoint.timeout": ("checkpoint_timeout", seconds),
+    "checkpoint.min_pause": ("checkpoint_min_pause", seconds),
+    "checkpoint.retained": ("checkpoint_retained", positive),
+    "checkpoint.tolerated": ("checkpoint_tolerated", whole),
+    "checkpoint.dir": ("checkpoint_dir", text),
+    "checkpoint.allow_unmatched": ("allow_unmatched", switch),
+    "state.backend": ("state_backend", one_of("memory", "rocksdb")),
+    "restart.strategy": ("restart_strategy", one_of("exponential-delay", "fixed-delay", "failure-rate", "none")),
+    "restart.attempts": ("restart_attempts", whole),
+    "restart.delay": ("restart_delay", seconds),
+    "restart.max_delay": ("restart_max_delay", seconds),
+    "restart.multiplier": ("restart_multiplier", number),
+    "restart.jitter": ("restart_jitter", number),
+    "restart.reset_after": ("restart_reset_after", seconds),
+    "restart.failures": ("restart_failures", positive),
+    "restart.interval": ("restart_interval", seconds),
+    "watchdog.timeout": ("watchdog_timeout", seconds),
+    "state.incremental": ("incremental", only_true),
+    "incremental": ("incremental", only_true),
 }
+"""Dotted keys and the setting each one is. Snapshots are always incremental: the seeds' key is taken, and False is refused."""
 PRINCIPAL = (
     "parallelism",
     "backend",
@@ -145,24 +248,17 @@ PRINCIPAL = (
     "batch.records",
     "object.reuse",
     "stop_timeout",
-)
-LATER = (
     "checkpointing",
     "checkpoint.interval",
     "checkpoint.timeout",
     "checkpoint.dir",
     "state.backend",
-    "state.checkpoint.interval",
-    "state.incremental",
-    "incremental",
     "restart.strategy",
-    "restart.attempts",
-    "restart.delay",
-    "restart.max_delay",
+)
+LATER = (
     "resources.taskmanager.memory.process.size",
     "resources.taskmanager.cpu.cores",
     "taskmanager.memory.process.size",
     "taskmanager.cpu.cores",
-    "runtime.checkpoint_interval",
     "runtime.fault_tolerance",
 )

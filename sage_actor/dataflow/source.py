@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 from sage_actor.dataflow.context import FunctionContext
+from sage_actor.errors import ConnectorError
 
 __all__ = ["NOT_READY", "NotReady", "Source"]
 
@@ -25,8 +26,14 @@ NOT_READY: Final = NotReady()
 class Source(Generic[T_co]):
     """Base class of sources. Implement `read`; the rest has defaults.
 
-    One instance serves one task. Calls never overlap: open, (seek), read..., close. At parallelism n every task has
-    its own instance and takes its share by ``context.subtask_index`` of ``context.parallelism``.
+    One instance serves one task. Calls never overlap, except that `position` and `splits` may be asked while a `read` waits:
+    open, (assign), read..., close. At parallelism n every task has its own instance and takes its share by
+    ``context.subtask_index`` of ``context.parallelism``.
+
+    What a checkpoint saves is what `splits` answers at the barrier, between two reads or while one waits. A read counts from
+    the moment it returns: whoever runs it as a task of its own takes its records before asking where it stands. A source that
+    resumes at the parallelism it was saved with needs `position` and `seek` only; one that can be rescaled has `splits` and
+    `assign` instead.
     """
 
     bounded: bool = True
@@ -56,12 +63,38 @@ class Source(Generic[T_co]):
         return False
 
     def position(self) -> object:
-        """Where to go on: the place after the last record that `read` returned (never after a prefetched one)."""
+        """Where to go on, picklable: the place after the last record that `read` returned (never after a prefetched one).
+
+        None, the default, says that there are no positions.
+        """
         return None
 
     async def seek(self, position: object) -> None:
         """Continue at a place that `position` returned earlier. Called after open, before the first read."""
         raise NotImplementedError(f"{type(self).__name__} cannot be resumed: it has no seek(position)")
+
+    def splits(self) -> Sequence[object]:
+        """What this instance has still to read, divided as finely as may be useful: each picklable, with where to go on.
+
+        Together the splits of all instances are all that is left of the input, each record in exactly one of them, as of the
+        last record that `read` returned. Empty when nothing is left. Default: the `position`, as the one split.
+        """
+        return [self.position()]
+
+    async def assign(self, splits: Sequence[object]) -> None:
+        """Read exactly these instead of the share that `open` found, one after the other, then end; possibly none.
+
+        Called after open, before the first read, when the job is restored. The splits come from one or more instances, of a
+        run at whatever parallelism. Default: `seek` to the one.
+
+        Raises:
+            ConnectorError: what is to be read is no longer there or has changed, or the source cannot be divided so.
+        """
+        if len(splits) != 1:
+            name = type(self).__name__
+            reason = f"{len(splits)} positions fell to one task, and this source goes on at exactly one"
+            raise ConnectorError(name, reason, "restore it at the parallelism that it was saved with, or give it splits() and assign()")
+        await self.seek(splits[0])
 
     def address(self, index: int) -> str:
         """A human-readable address of the record number `index` of this task (file and line), or ""."""

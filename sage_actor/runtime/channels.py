@@ -167,7 +167,7 @@ def encode_batch(batch: Batch) -> list[Buffer]:
     Raises:
         SerializationError: a record cannot be pickled, not even by cloudpickle.
     """
-    columns = (batch.values, batch.keys, batch.timestamps, batch.tags, batch.position)
+    columns = (batch.values, batch.keys, batch.timestamps, batch.tags, batch.position, batch.watermarks)
     buffers: list[pickle.PickleBuffer] = []
     try:
         head = pickle.dumps(columns, protocol=5, buffer_callback=buffers.append)
@@ -192,8 +192,8 @@ def picklable(value: Any) -> bool:
 
 def decode_batch(parts: list[memoryview]) -> Batch:
     """The batch of a data frame. Array buffers are copied out of the frame once, so that the frame may go."""
-    values, keys, timestamps, tags, position = pickle.loads(parts[0], buffers=[bytearray(part) for part in parts[1:]])
-    return Batch(values, keys, timestamps, tags, position)
+    values, keys, timestamps, tags, position, watermarks = pickle.loads(parts[0], buffers=[bytearray(part) for part in parts[1:]])
+    return Batch(values, keys, timestamps, tags, position, watermarks)
 
 
 def decode_marker(body: memoryview) -> Marker:

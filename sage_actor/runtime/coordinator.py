@@ -1,4 +1,4 @@
-"""The owner's side of a job: start workers, deploy, watch, end. One coordinator per job, on the loop that submitted it."""
+"""The owner's side of a job: attempts, one after the other, until it has finished or nothing more is to be tried."""
 
 from __future__ import annotations
 
@@ -6,59 +6,76 @@ import asyncio
 import functools
 import logging
 import os
-import pickle
+import shutil
+import tempfile
 from collections.abc import Iterable
 from typing import Any
 
-from sage_actor._core.frame import CONTROL, decode
 from sage_actor._core.stable_hash import stable_hash
-from sage_actor.actor.backend import PATIENCE, Backend, Endpoint, WorkerGroup
+from sage_actor.actor.backend import Backend
 from sage_actor.actor.open_backend import open_backend
+from sage_actor.checkpoint.manifest import Manifest
+from sage_actor.checkpoint.storage import AttemptStart, CheckpointStorage, open_storage
+from sage_actor.checkpoint.validation import validate
 from sage_actor.dataflow.graph import Graph
 from sage_actor.dataflow.plan import Plan, make_plan
 from sage_actor.dataflow.settings import JobSettings
-from sage_actor.errors import BackendError, FrameError, SageError, WorkerLost
+from sage_actor.errors import BackendError, CheckpointError
+from sage_actor.ports import current_clock, current_random, offload
+from sage_actor.runtime.attempt import Attempt
+from sage_actor.runtime.checkpoints import Checkpoints
 from sage_actor.runtime.job import Job
-from sage_actor.runtime.portable import unpack_error
-from sage_actor.runtime.shipping import pack_tasks
-from sage_actor.runtime.worker import JobIdentity, TaskHost, control_frame, explain_frame, read_control
+from sage_actor.runtime.restarts import Restarts
+from sage_actor.runtime.task_host import JobIdentity
+from sage_actor.runtime.task_snapshots import Restored, SnapshotSetting
 
 __all__ = ["Coordinator", "new_job_id"]
 
 LOGGER = logging.getLogger("sage_actor")
 EVENTS = logging.getLogger("sage_actor.jobs")
 EVENTS.addHandler(logging.NullHandler())  # errors are raised and shown by status; without a configured log they need no echo
-ENTRY = "sage_actor.runtime.worker:main"
-DEPLOY_TIMEOUT = 60.0
-IMPATIENCE = 0.5
-"""Seconds a worker of a cancelled or failed job has to end: long enough for close(), short for a function that blocks."""
 
 
 class Coordinator:
-    """Runs one attempt of one job from plan to end.
+    """Runs one job from plan to end: an attempt, and after a failure another one from the last complete checkpoint.
 
     Whatever happens - a failing task, a lost worker, a cancel - the workers are ended and the job's status says it.
+
+    Args:
+        resume: go on from the newest complete checkpoint that an earlier process left.
+        restore: go on from this savepoint or checkpoint.
     """
 
-    def __init__(self, job: Job, graph: Graph, wanted: Iterable[int], settings: JobSettings, attempt: int = 1) -> None:
+    def __init__(
+        self, job: Job, graph: Graph, wanted: Iterable[int], settings: JobSettings, *, resume: bool = False, restore: str | None = None
+    ) -> None:
         self.job = job
         self.graph = graph
+        self.wanted = list(wanted)
         self.settings = settings
+        self.resume = resume
+        self.restore = restore
         self.backend: Backend = open_backend(settings.backend)
-        self.plan: Plan = make_plan(graph, wanted, settings, hosts_in_owner=self.backend.hosts_in_owner)
+        self.plan: Plan = self._make_plan(None)
         if self.backend.hosts_in_owner and any(chain.parallelism > 1 for chain in self.plan.chains):
             say_one_core()
-        self.identity = JobIdentity(job.name, stable_hash(job.id), attempt)
-        self.group: WorkerGroup | None = None
-        self.host: TaskHost | None = None
-        self.remaining = {task.id for task in self.plan.tasks}
-        self.reported: dict[int, dict[str, Any]] = {}
-        self.waiting_for: set[int] = set()
-        self.ready = asyncio.Event()
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.clock = current_clock()
+        self.restarts = Restarts(settings, current_random())
+        self.attempt: Attempt | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.storage: CheckpointStorage | None = None
+        self.temporary: str | None = None
+        self.start: AttemptStart | None = None
+        self.number = 0
         self.stopping = False
+        self.suspended = False
         self.cancelled = False
+        self.over = asyncio.Event()
         self.main: asyncio.Task[None] | None = None
+
+    def _make_plan(self, manifest: Manifest | None) -> Plan:
+        groups = {} if manifest is None else {uid: operator.groups for uid, operator in manifest.operators.items()}
+        return make_plan(self.graph, self.wanted, self.settings, hosts_in_owner=self.backend.hosts_in_owner, groups=groups)
 
     def launch(self) -> None:
         """Start the job in the background; the task is held strongly and is nobody's child."""
@@ -68,141 +85,185 @@ class Coordinator:
 
     def stop(self) -> None:
         """Drain: sources stop, the rest flows out."""
-        if self.stopping or self.over.done():
+        if self.stopping or self.job.done:
             return
         self.stopping = True
         self.job._set("stopping")
-        self._stop_sources()
-
-    def _stop_sources(self) -> None:
-        if self.host is not None:
-            self.host.stop()
-        if self.group is not None and not self.waiting_for:
-            for worker in self.group.workers:
-                self.group.endpoint.send(worker.worker, control_frame(self.identity, "stop"))
+        if self.attempt is not None:
+            self.attempt.stop()
 
     def cancel(self) -> None:
         """End now."""
         self.cancelled = True
-        if not self.over.done():
-            self.over.set_result(None)
+        self.over.set()
+        if self.attempt is not None:
+            self.attempt.end()
+
+    async def savepoint(self, target: str | None, *, stop: bool) -> str:
+        """Take a savepoint; with `stop` the job then ends, everything that belongs to it committed.
+
+        Raises:
+            CheckpointError: the job takes no checkpoints, or this one failed.
+        """
+        checkpoints, storage = self.checkpoints, self.storage
+        if checkpoints is None or storage is None:
+            problem = "it takes no checkpoints, so there is no savepoint of it; set checkpoint.interval" if not self.job.done else "it has ended"
+            raise CheckpointError(self.job.name, problem)
+        manifest = await checkpoints.request(suspend=stop)
+        place = await storage.savepoint(manifest, target)
+        if stop:
+            self.suspended = True
+            await checkpoints.commits(manifest.checkpoint)
+            if self.attempt is not None:
+                self.attempt.end()
+        return place
+
+    # -- attempts ----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         error: BaseException | None = None
         try:
-            await self._start()
-            await self.over
+            await self._open_storage()
+            while not self.cancelled:
+                error = await self._attempt()
+                if error is None or self.cancelled or self.stopping:
+                    break
+                pause = self.restarts.judge(error, self.clock.monotonic())
+                if pause is None:
+                    break
+                EVENTS.warning("job restarts in %.3g s after: %s", pause, error, extra={"job": self.job.id})
+                self.job._restarting(error)
+                await self._pause(pause)
+                error = None
         except asyncio.CancelledError:
             self.cancelled = True
         except Exception as failure:  # noqa: BLE001 - the supervisor of the job: any failure becomes its status
             error = failure
         await self._end(error)
 
-    async def _start(self) -> None:
-        plan = self.plan
-        endpoint: Endpoint | None = None
-        if plan.workers:
-            self.group = await self.backend.start(plan.workers, group=f"{self.job.id}-{self.identity.attempt}", entry=ENTRY)
-            endpoint = self.group.endpoint
-        if self.cancelled:
-            return
-        self.host = TaskHost(0, self.identity, self.settings, endpoint, self._report)
-        self.host.deploy(task for task in plan.tasks if task.worker == 0)
-        if self.group is not None and endpoint is not None:
-            await self._deploy(self.group, endpoint)
-        if not self.over.done():
-            self.host.start()
-            if self.stopping:
-                self._stop_sources()
-
-    async def _deploy(self, group: WorkerGroup, endpoint: Endpoint) -> None:
-        self.waiting_for = {worker.worker for worker in group.workers}
-        endpoint.start(self._receive, self._lost)
-        for worker in group.workers:
-            tasks = [task for task in self.plan.tasks if task.worker == worker.worker]
-            endpoint.send(worker.worker, control_frame(self.identity, "deploy", pack_tasks(self.identity, self.settings, tasks)))
-        ready = asyncio.ensure_future(self.ready.wait())
+    async def _attempt(self) -> BaseException | None:
+        """One attempt from restore to end; what it failed with, or None."""
+        attempt: Attempt | None = None
+        error: BaseException | None = None
         try:
-            async with asyncio.timeout(DEPLOY_TIMEOUT):
-                await asyncio.wait((ready, self.over), return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            raise BackendError(
-                f"job {self.job.name!r}: workers {sorted(self.waiting_for)} did not answer within {DEPLOY_TIMEOUT:g} s of being deployed to"
-            ) from None
+            snapshots = await self._begin()
+            identity = JobIdentity(self.job.name, stable_hash(self.job.id), self.number)
+            attempt = self.attempt = Attempt(
+                identity, f"{self.job.id}-{self.number}", self.plan, self.settings, self.backend, snapshots, self._listen
+            )
+            self._begin_checkpoints(attempt)
+            if self.cancelled:
+                attempt.end()
+            elif self.stopping:
+                attempt.stop()
+            self.job._running()
+            await attempt.run()
+        except Exception as failure:  # noqa: BLE001 - the supervisor of the job: whether to go on is decided by the caller
+            error = failure
+        if self.checkpoints is not None:
+            await self.checkpoints.close()
+        if attempt is not None:
+            try:
+                await attempt.close(patient=error is None and not self.cancelled)
+            except BackendError as failure:
+                error = error or failure
+        return error
+
+    async def _begin(self) -> SnapshotSetting:
+        """Take over from whatever ran before, and see what there is to go on from."""
+        self.number += 1
+        storage = self.storage
+        if storage is None:
+            return SnapshotSetting(attempt=self.number)
+        first = self.start is None
+        start = self.start = await storage.begin_attempt(
+            resume=self.resume or not first, restore=self.restore if first else None
+        )
+        self.number = start.attempt
+        self.resume = True
+        for skipped in start.skipped:
+            LOGGER.warning("job %r: checkpoint passed over: %s", self.job.name, skipped)
+        if start.leftover:
+            LOGGER.warning(
+                "job %r: an earlier run left a checkpoint (%s), which is kept; resume=True goes on from it", self.job.name, start.leftover_place
+            )
+        manifest = start.manifest
+        if manifest is not None:
+            self.plan = self._make_plan(manifest)
+            validate(manifest, self.plan, self.settings)
+            EVENTS.info("job goes on from a checkpoint", extra={"job": self.job.id, "checkpoint": manifest.checkpoint})
+            self.job._restored(manifest.checkpoint)
+        return SnapshotSetting(
+            mode=self.settings.snapshot_mode,
+            attempt=start.attempt,
+            storage=storage,
+            parts=start.parts,
+            url=storage.place,
+            checkpoint=None if manifest is None else manifest.checkpoint,
+            restored={} if manifest is None else restored_operators(manifest),
+        )
+
+    def _begin_checkpoints(self, attempt: Attempt) -> None:
+        self.checkpoints = None
+        if self.storage is None or self.start is None:
+            return
+        self.checkpoints = Checkpoints(
+            self.plan,
+            self.settings,
+            self.storage,
+            job=self.job.name,
+            attempt=self.start.attempt,
+            first=self.start.next_checkpoint,
+            clock=self.clock,
+            order=attempt.order,
+            fail=attempt.fail,
+        )
+        self.checkpoints.start()
+
+    async def _open_storage(self) -> None:
+        settings = self.settings
+        if not settings.snapshot_mode:
+            if self.resume or self.restore:
+                raise CheckpointError(self.job.name, "to resume, a job must take checkpoints: set checkpoint.interval and checkpoint.dir")
+            return
+        place = settings.checkpoint_dir
+        if place is None:
+            if self.resume:
+                raise CheckpointError(self.job.name, "resume needs a place that outlives the process: set checkpoint.dir")
+            place = self.temporary = await offload(lambda: tempfile.mkdtemp(prefix="sage-checkpoints-"))
+        self.storage = open_storage(place, self.job.name)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt, unless the job is cancelled meanwhile."""
+        timer = self.clock.call_later(seconds, self.over.set)
+        try:
+            await self.over.wait()
         finally:
-            ready.cancel()
-        if self.over.done():
-            return
-        for worker in group.workers:
-            endpoint.send(worker.worker, control_frame(self.identity, "start"))
+            timer.cancel()
+        if not self.cancelled:
+            self.over.clear()
 
-    # -- reports ---------------------------------------------------------------------------------------------------
-
-    def _report(self, kind: str, payload: Any) -> None:
-        if kind == "failed":
-            self._fail(payload[1])
-            return
-        task, snapshot = payload
-        self.reported[task] = snapshot
-        self.remaining.discard(task)
-        if not self.remaining and not self.over.done():
-            self.over.set_result(None)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self.over.done():
-            self.over.set_exception(error)
-
-    def _lost(self, loss: WorkerLost | BackendError) -> None:
-        self._fail(loss)
-
-    def _receive(self, sender: int, frame: memoryview) -> None:
-        try:
-            header, parts = decode(frame)
-            if header.kind != CONTROL:
-                if self.host is not None:
-                    self.host.on_frame(sender, header, parts, frame.nbytes)
-                return
-            if header.job not in (0, self.identity.number) or (header.job and header.attempt != self.identity.attempt):
-                return
-            kind, payload = read_control(parts)
-            if kind == "failed":
-                self._fail(unpack_error(payload))
-            elif kind == "ready":
-                self.waiting_for.discard(sender)
-                if not self.waiting_for:
-                    self.ready.set()
-            elif kind == "metrics":
-                for snapshot in pickle.loads(payload):
-                    self.reported[snapshot["task"]] = snapshot
-            else:
-                self._report(kind, pickle.loads(payload))
-        except (FrameError, SageError, pickle.UnpicklingError, AttributeError, ImportError, TypeError, ValueError) as error:
-            self._fail(explain_frame(error, self.job.name, sender))
+    def _listen(self, kind: str, payload: Any) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.hear(kind, payload)
 
     def snapshots(self) -> list[dict[str, Any]]:
         """Counters of every task: own ones now, remote ones as last reported."""
-        current = dict(self.reported)
-        if self.host is not None:
-            for snapshot in self.host.snapshots():
-                current[snapshot["task"]] = snapshot
-        return [current[task] for task in sorted(current)]
+        return [] if self.attempt is None else self.attempt.task_snapshots()
 
-    # -- end -------------------------------------------------------------------------------------------------------
+    # -- end ---------------------------------------------------------------------------------------------------------
 
     async def _end(self, error: BaseException | None) -> None:
-        if self.host is not None:
-            await self.host.cancel()
-            for snapshot in self.host.snapshots():
-                self.reported[snapshot["task"]] = snapshot
-        group = self.group
-        if group is not None:
-            for worker in group.workers:
-                group.endpoint.send(worker.worker, control_frame(self.identity, "end"))
-            try:
-                await group.aclose(PATIENCE if error is None and not self.cancelled else IMPATIENCE)
-            except BackendError as failure:
-                error = error or failure
         extra: dict[str, object] = {"job": self.job.id, "operator": getattr(error, "operator", "")}
+        finished = error is None and not self.cancelled
+        try:
+            if self.storage is not None and finished and not self.suspended:
+                await self.storage.discard()
+        except (CheckpointError, OSError) as failure:
+            LOGGER.warning("job %r: its checkpoints could not be removed: %s", self.job.name, failure)
+        if self.temporary is not None:
+            place = self.temporary
+            await offload(lambda: shutil.rmtree(place, ignore_errors=True))
         if error is not None:
             EVENTS.error("job failed: %s", error, extra=extra)
             self.job._set("failed", error)
@@ -212,6 +273,13 @@ class Coordinator:
         else:
             EVENTS.info("job finished", extra=extra)
             self.job._set("finished")
+
+
+def restored_operators(manifest: Manifest) -> dict[str, Restored]:
+    """What tasks begin with, by uid."""
+    return {
+        uid: Restored(operator.parts, frozenset(operator.finished), operator.parallelism) for uid, operator in manifest.operators.items()
+    }
 
 
 @functools.cache

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sage_actor.errors import JobCancelled
+from sage_actor.errors import CheckpointError, JobCancelled
 from sage_actor.ports import system_clock
 from sage_actor.telemetry.counters import JobMetrics
 
 if TYPE_CHECKING:
+    from sage_actor.runtime.checkpoints import Completed
     from sage_actor.runtime.coordinator import Coordinator
 
 __all__ = ["Job", "JobStatus", "live_jobs"]
 
-JobStatus = Literal["created", "running", "stopping", "finished", "failed", "cancelled"]
+JobStatus = Literal["created", "running", "restarting", "stopping", "finished", "failed", "cancelled"]
 
 LIVE: weakref.WeakSet[Job] = weakref.WeakSet()
 
@@ -25,7 +26,12 @@ LIVE: weakref.WeakSet[Job] = weakref.WeakSet()
 class Job:
     """One started dataflow; ``str(job)`` is its id.
 
-    `wait` belongs to the event loop that started the job; everything else may be called from any thread.
+    `wait` and `savepoint` belong to the event loop that started the job; everything else may be called from any thread.
+
+    Attributes:
+        attempts: how often it was started, the first time included.
+        latest_error: what the last attempt that was followed by another one failed with.
+        restored_from: the checkpoint that the present attempt went on from, or None.
     """
 
     def __init__(self, id: str, name: str, *, bounded: bool, loop: asyncio.AbstractEventLoop, backend: str = "local") -> None:
@@ -37,6 +43,9 @@ class Job:
         self.started_at = system_clock.now_ms() / 1000
         self.ended_at: float | None = None
         self.waited = False
+        self.attempts = 0
+        self.latest_error: BaseException | None = None
+        self.restored_from: int | None = None
         self._status: JobStatus = "created"
         self._loop = loop
         self._done = asyncio.Event()
@@ -53,7 +62,7 @@ class Job:
 
     @property
     def status(self) -> JobStatus:
-        """created, running, stopping (draining), finished, failed or cancelled."""
+        """created, running, restarting (between two attempts), stopping (draining), finished, failed or cancelled."""
         return self._status
 
     @property
@@ -86,6 +95,32 @@ class Job:
     def cancel(self) -> None:
         """End the job now; what is under way is dropped. Idempotent, returns at once."""
         self._call(lambda coordinator: coordinator.cancel())
+
+    async def savepoint(self, target: str | None = None, *, stop: bool = False) -> str:
+        """Take a consistent snapshot that can be moved, kept, and restored at another parallelism (F10).
+
+        Args:
+            target: folder for it; the job's own checkpoint folder if not given.
+            stop: end the job behind it. Event time does not end: what windows hold stays in the savepoint.
+
+        Returns:
+            The place to give to ``restore=``.
+
+        Raises:
+            CheckpointError: the job takes no checkpoints, or this one could not be completed.
+        """
+        coordinator = self._coordinator
+        if coordinator is None or self.done:
+            raise CheckpointError(self.name, "the job does not run, so there is nothing to take a savepoint of")
+        return await coordinator.savepoint(target, stop=stop)
+
+    @property
+    def checkpoints(self) -> Sequence[Completed]:
+        """The complete checkpoints of the present attempt, oldest first."""
+        coordinator = self._coordinator
+        if coordinator is None or coordinator.checkpoints is None:
+            return ()
+        return tuple(coordinator.checkpoints.completed)
 
     def _call(self, action: Callable[[Coordinator], None]) -> None:
         coordinator = self._coordinator
@@ -121,6 +156,19 @@ class Job:
     def _begin(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._status = "running"
+
+    def _running(self) -> None:
+        self.attempts += 1
+        if self._status == "restarting":
+            self._status = "running"
+
+    def _restarting(self, error: BaseException) -> None:
+        self.latest_error = error
+        if not self.done and self._status != "stopping":
+            self._status = "restarting"
+
+    def _restored(self, checkpoint: int) -> None:
+        self.restored_from = checkpoint
 
     def _set(self, status: JobStatus, error: BaseException | None = None) -> None:
         self._status = status

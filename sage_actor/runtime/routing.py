@@ -12,10 +12,10 @@ from sage_actor._core.stable_hash import split_by_key, stable_hash
 from sage_actor.dataflow.graph import Partition
 from sage_actor.errors import OperatorError, UnstableKey
 from sage_actor.runtime.channels import Channel
-from sage_actor.runtime.stages import as_list, compute_keys, short
+from sage_actor.operators.stages import as_list, compute_keys, short
 
 if TYPE_CHECKING:
-    from sage_actor.runtime.setting import TaskSetting
+    from sage_actor.operators.setting import TaskSetting
 
 __all__ = ["Router", "batch_copy", "copy_records"]
 
@@ -175,17 +175,19 @@ def cut(batch: Batch, start: int, stop: int) -> Batch:
         None if batch.timestamps is None else batch.timestamps[start:stop],
         None if batch.tags is None else batch.tags[start:stop],
         -1 if batch.position < 0 else batch.position + start,
+        None if batch.watermarks is None else batch.watermarks[start:stop],
     )
 
 
 def pick(batch: Batch, rows: list[int]) -> Batch:
     """The given rows of a batch."""
-    values, keys, timestamps, tags = batch.values, batch.keys, batch.timestamps, batch.tags
+    values, keys, timestamps, tags, watermarks = batch.values, batch.keys, batch.timestamps, batch.tags, batch.watermarks
     return Batch(
         [values[i] for i in rows],
         None if keys is None else [keys[i] for i in rows],
         None if timestamps is None else [timestamps[i] for i in rows],
         None if tags is None else [tags[i] for i in rows],
+        watermarks=None if watermarks is None else [watermarks[i] for i in rows],
     )
 
 
@@ -227,4 +229,5 @@ def batch_copy(batch: Batch, *, reuse: bool, place: str) -> Batch:
         None if batch.timestamps is None else list(batch.timestamps),
         None if batch.tags is None else list(batch.tags),
         batch.position,
+        None if batch.watermarks is None else list(batch.watermarks),
     )

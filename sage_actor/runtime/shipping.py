@@ -13,14 +13,15 @@ from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import SerializationError
 
 if TYPE_CHECKING:
-    from sage_actor.runtime.worker import JobIdentity
+    from sage_actor.runtime.task_host import JobIdentity
+    from sage_actor.runtime.task_snapshots import SnapshotSetting
 
 __all__ = ["PICKLING_ERRORS", "blame", "pack_tasks"]
 
 PICKLING_ERRORS = (pickle.PicklingError, AttributeError, TypeError, RecursionError, ValueError, NotImplementedError)
 
 
-def pack_tasks(job: JobIdentity, settings: JobSettings, tasks: list[TaskSpec]) -> bytes:
+def pack_tasks(job: JobIdentity, settings: JobSettings, snapshots: SnapshotSetting, tasks: list[TaskSpec]) -> bytes:
     """Everything one worker needs. Functions travel by value; classes of the main script once, so that record pickles
     can name them.
 
@@ -28,7 +29,7 @@ def pack_tasks(job: JobIdentity, settings: JobSettings, tasks: list[TaskSpec]) -
         SerializationError: names the operator and attribute that cannot be pickled.
     """
     try:
-        return dump((job, settings, main_classes(), tasks))
+        return dump((job, settings, main_classes(), snapshots, tasks))
     except PICKLING_ERRORS as error:
         operators = {operator.id: operator for task in tasks for operator in task.operators}
         raise blame(list(operators.values()), error) from error

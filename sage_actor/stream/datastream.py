@@ -21,7 +21,8 @@ from sage_actor.dataflow.graph import Edge, Partition
 from sage_actor.dataflow.policies import DeadLetter, OnError, parse_policy
 from sage_actor.dataflow.sink import Sink
 from sage_actor.errors import GraphError
-from sage_actor.stream.described import DataStreamSink, Described, check_parallelism, check_whole
+from sage_actor.stream.described import DataStreamSink, check_parallelism, check_whole
+from sage_actor.stream.timed import TimedStream
 
 if TYPE_CHECKING:
     from sage_actor.stream.keyed import KeyedStream
@@ -37,7 +38,7 @@ K = TypeVar("K")
 Config = Mapping[str, Any]
 
 
-class DataStream(Described, Generic[T]):
+class DataStream(TimedStream[T], Generic[T]):
     """A lazy stream of records of type T: what one operator gives, or several united.
 
     Every step takes ``name=`` (unique in the graph), ``parallelism=``, ``on_error=`` and, for classes, their

@@ -70,7 +70,7 @@ class Described:
     # -- building blocks ------------------------------------------------------------------------------------------
 
     def _dealt(self, partition: Partition) -> list[Edge]:
-        return [Edge(tap.source, tap.port, partition) for tap in self._taps]
+        return [Edge(tap.source, tap.port, partition, tap.role) for tap in self._taps]
 
     def _last(self, what: str) -> Operator:
         if len(self._taps) != 1:
@@ -118,6 +118,27 @@ class Described:
         operator.on_error = policy
         operator.parallelism = parallelism if parallelism is not None else self._parallelism
         operator.served = any(graph.operators[tap.source].served for tap in self._taps)
+        return operator
+
+
+    def _add_two(
+        self,
+        kind: str,
+        other: Described,
+        name: str | None,
+        default_name: str,
+        spec: FunctionSpec | None,
+        parallelism: int | None,
+        on_error: OnError | None,
+        options: Mapping[str, Any],
+    ) -> Operator:
+        """An operator with two inputs: this stream, and the other."""
+        if other._env is not self._env:
+            raise GraphError(f"{kind}: the streams belong to two environments ({self._env.name!r} and {other._env.name!r})")
+        operator = self._add(kind, name, default_name, None, parallelism, on_error, options)
+        operator.function = spec
+        operator.inputs.extend(Edge(tap.source, tap.port, tap.partition, 1) for tap in other._taps)
+        operator.served = operator.served or any(self._env.graph.operators[tap.source].served for tap in other._taps)
         return operator
 
 

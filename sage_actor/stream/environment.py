@@ -18,7 +18,7 @@ from sage_actor.runtime.coordinator import Coordinator, new_job_id
 from sage_actor.runtime.io import classify_source
 from sage_actor.runtime.job import Job
 from sage_actor.stream.datastream import DataStream
-from sage_actor.stream.described import DataStreamSink, check_parallelism
+from sage_actor.stream.described import DataStreamSink, check_parallelism, check_whole
 
 if TYPE_CHECKING:
     from sage_actor.stream.serve import Service, StreamingService
@@ -36,6 +36,8 @@ class Defaults:
 
     backend: str = "local"
     parallelism: int | None = None
+    resume: bool = False
+    restore: str | None = None
     settings: dict[str, object] = field(default_factory=lambda: dict[str, object]())
     observers: list[Callable[[Job], None]] = field(default_factory=lambda: list[Callable[[Job], None]]())
 
@@ -51,6 +53,9 @@ class EnvironmentBase:
         backend: ``local``, ``process``, ``redis://...``; contradicts ``config["backend"]`` only if different.
         parallelism: tasks per operator behind an exchange that sets none itself; 1 if not given.
         config: more settings, nested or with dotted keys; see `JobSettings`.
+        resume: go on from the newest complete checkpoint that an earlier run of that name left in ``checkpoint.dir``, if there
+            is one.
+        restore: go on from this savepoint.
 
     Raises:
         ConfigError: an unknown or ill-typed setting.
@@ -63,6 +68,8 @@ class EnvironmentBase:
         backend: str | None = None,
         parallelism: int | None = None,
         config: Mapping[str, Any] | None = None,
+        resume: bool | None = None,
+        restore: str | None = None,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise GraphError(f"an environment's name must be a non-empty text, not {name!r}")
@@ -79,6 +86,8 @@ class EnvironmentBase:
             if "parallelism" in given:
                 same(given, "parallelism", parallelism)
             self.settings = self.settings.merged(given | {"parallelism": parallelism})
+        self.resume = defaults.resume if resume is None else resume
+        self.restore = defaults.restore if restore is None else restore
         self.graph = Graph()
         self.late_bindings = LateBindings()
         self.started: dict[int, Job] = {}
@@ -205,6 +214,12 @@ class EnvironmentBase:
     def _repr_svg_(self) -> str:
         return self.explain(format="svg")
 
+    def checkpoint_every(self, records: int) -> Self:
+        """Take a checkpoint whenever the sources have read so many records together (S0-11)."""
+        check_whole(records, f"environment {self.name!r}", "checkpoint_every")
+        self.settings = self.settings.merged({"checkpoint.every": records})
+        return self
+
     # -- what has been started ---------------------------------------------------------------------------------------
 
     def status_of(self, operator: Operator) -> str:
@@ -237,12 +252,12 @@ class EnvironmentBase:
         read = {number for job_ids in (self.started,) for number in job_ids}
         return [op.name for op in (*self.graph.sinks(), *self.graph.loose_ends()) if op.id not in read and not op.served]
 
-    def _launch(self, wanted: list[int], attempt: int = 1) -> Job:
+    def _launch(self, wanted: list[int]) -> Job:
         """Compile and start on the running loop; returns at once."""
         needed = self.graph.upstream(wanted)
         bounded = all(op.bounded for op in self.graph.operators if op.id in needed and op.kind == "source")
         job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop(), backend=self.settings.backend)
-        coordinator = Coordinator(job, self.graph, wanted, self.settings, attempt)
+        coordinator = Coordinator(job, self.graph, wanted, self.settings, resume=self.resume, restore=self.restore)
         for number in wanted:
             self.started[number] = job
         self.jobs.append(job)

@@ -9,7 +9,7 @@ from sage_actor._core.batch import Batch
 from sage_actor._core.batch_queue import BatchQueue
 from sage_actor.errors import MailboxClosed
 from sage_actor.runtime.job import Job
-from sage_actor.runtime.stages import as_list
+from sage_actor.operators.stages import as_list
 from sage_actor.stream.datastream import DataStream
 
 if TYPE_CHECKING:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from sage_actor.dataflow.functions import AggregateFunction, check_plain
+from sage_actor.dataflow.functions import AggregateFunction, FunctionSpec, check_plain
 from sage_actor.dataflow.graph import Edge
 from sage_actor.dataflow.policies import OnError
 from sage_actor.errors import GraphError
 from sage_actor.stream.datastream import DataStream
 
+if TYPE_CHECKING:
+    from sage_actor.dataflow.pattern import Pattern
+    from sage_actor.dataflow.windows import Session, Sliding, Tumbling, WindowAssigner
+    from sage_actor.stream.joined import AsOfKind, JoinedStream, JoinKind
+    from sage_actor.stream.patterns import PatternStream
+    from sage_actor.stream.windowed import WindowedStream
+
 __all__ = ["Emit", "KeyedStream"]
 
 K = TypeVar("K")
 T = TypeVar("T")
+U = TypeVar("U")
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -113,6 +121,83 @@ class KeyedStream(DataStream[T], Generic[K, T]):
                 f"aggregate needs an AggregateFunction (create, add, result), not {function!r}; or use fold(initial, function)"
             )
         return self._fold("aggregate", instance, None, None, emit, name, parallelism, on_error)
+
+    # -- event time, joins, functions with state ----------------------------------------------------------------------
+
+    def window(self, window: WindowAssigner, /) -> WindowedStream[K, T]:
+        """Group the records of each key into windows."""
+        from sage_actor.stream.windowed import WindowedStream
+
+        return WindowedStream(self, window)
+
+    def join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        window: Tumbling | Sliding | Session,
+        how: JoinKind = "inner",
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[Any]:
+        """All pairs of records of one key in the same window; None stands for the missing side of an outer join."""
+        from sage_actor.stream.joined import window_join
+
+        return window_join(self, other, window, how, name, parallelism)
+
+    def interval_join(
+        self, other: KeyedStream[K, U], /, *, lower: str | int, upper: str | int, name: str | None = None, parallelism: int | None = None
+    ) -> JoinedStream[tuple[T, U]]:
+        """Each record with those of the other stream whose time is in [its own + lower, its own + upper], bounds included (F22)."""
+        from sage_actor.stream.joined import interval_join
+
+        return interval_join(self, other, lower, upper, name, parallelism)
+
+    def as_of_join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        within: str | int | None = None,
+        how: AsOfKind = "inner",
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[Any]:
+        """Each record with the newest one of the other stream that is not newer than itself: the price as of the order."""
+        from sage_actor.stream.joined import as_of_join
+
+        return as_of_join(self, other, within, how, name, parallelism)
+
+    def pattern(
+        self, pattern: Pattern[T], /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None
+    ) -> PatternStream[K, T]:
+        """Sequences of events of one key that match a `Pattern` (complex event processing)."""
+        from sage_actor.stream.patterns import PatternStream, checked
+
+        operator = self._add("pattern", name, "pattern", None, parallelism, on_error, {"pattern": checked(pattern)})
+        return PatternStream(self._env, [Edge(operator.id)])
+
+    def process(
+        self,
+        function: Any,
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
+    ) -> DataStream[Any]:
+        """Any number of results for each record, with state and timers of its key: see `KeyedProcessFunction`.
+
+        A function or class that wants neither key nor context is treated as on an un-keyed stream.
+        """
+        from sage_actor.dataflow.process_functions import is_keyed_process
+
+        if not is_keyed_process(function):
+            return super().process(function, config, name=name, parallelism=parallelism, on_error=on_error, **keywords)
+        spec = FunctionSpec("process", function, config, keywords)
+        return self._step("keyed_process", spec, name, parallelism, on_error)
 
     def _fold(
         self,

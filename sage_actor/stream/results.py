@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 from sage_actor.errors import NotFinished
@@ -29,9 +29,10 @@ class Collected(Sequence[T], Generic[T]):
         self._env = env
         self._operator = operator
 
-    def extend(self, records: Iterable[T]) -> None:
-        """Called by the runtime."""
-        self._records.extend(records)
+    def begin(self) -> list[T]:
+        """Called by the runtime, for every attempt: the list to fill."""
+        self._records = []
+        return self._records
 
     def _finished(self) -> list[T]:
         env, operator = self._env, self._operator

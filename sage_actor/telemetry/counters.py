@@ -10,7 +10,7 @@ from sage_actor.telemetry.histogram import HistogramCounts, LogHistogram
 
 __all__ = ["JobMetrics", "OperatorCounters", "OperatorMetrics", "OperatorSnapshot", "TaskCounters", "TaskSnapshot"]
 
-FIELDS = ("records_in", "records_out", "errors", "retried", "skipped", "dead_letters")
+FIELDS = ("records_in", "records_out", "errors", "retried", "skipped", "dead_letters", "late")
 TIMES = ("busy_ns", "idle_ns", "backpressured_ns")
 
 
@@ -24,6 +24,7 @@ class OperatorSnapshot(TypedDict):
     retried: int
     skipped: int
     dead_letters: int
+    late: int
 
 
 class TaskSnapshot(TypedDict):
@@ -37,6 +38,7 @@ class TaskSnapshot(TypedDict):
     gate_depth: int
     gate_depth_bytes: int
     latency: HistogramCounts
+    snapshot_pause: HistogramCounts
 
 
 class OperatorMetrics(TypedDict):
@@ -48,6 +50,7 @@ class OperatorMetrics(TypedDict):
     retried: int
     skipped: int
     dead_letters: int
+    late: int
     records_in_rate: float
     records_out_rate: float
     parallelism: int
@@ -68,6 +71,7 @@ class OperatorCounters:
     retried: int = 0
     skipped: int = 0
     dead_letters: int = 0
+    late: int = 0
 
     def snapshot(self) -> OperatorSnapshot:
         """Name and counts, as plain values."""
@@ -79,6 +83,7 @@ class OperatorCounters:
             "retried": self.retried,
             "skipped": self.skipped,
             "dead_letters": self.dead_letters,
+            "late": self.late,
         }
 
     def merge(self, other: OperatorCounters) -> None:
@@ -89,13 +94,15 @@ class OperatorCounters:
         self.retried += other.retried
         self.skipped += other.skipped
         self.dead_letters += other.dead_letters
+        self.late += other.late
 
 
 @dataclass(slots=True, eq=False)
 class TaskCounters:
     """One task: its operators in order, and where its time went (nanoseconds). Written by the task's loop only.
 
-    ``latency`` holds the time from taking a drained batch to having handed its results on, sampled per turn.
+    ``latency`` holds the time from taking a drained batch to having handed its results on, sampled per turn; ``snapshot_pause`` how
+    long records stood still while the state was frozen.
     """
 
     operators: list[OperatorCounters]
@@ -106,6 +113,7 @@ class TaskCounters:
     gate_depth: int = 0
     gate_depth_bytes: int = 0
     latency: LogHistogram = field(default_factory=LogHistogram)
+    snapshot_pause: LogHistogram = field(default_factory=LogHistogram)
 
     def snapshot(self) -> TaskSnapshot:
         """Everything as plain values; safe to call from another thread."""
@@ -118,6 +126,7 @@ class TaskCounters:
             "gate_depth": self.gate_depth,
             "gate_depth_bytes": self.gate_depth_bytes,
             "latency": self.latency.to_dict(),
+            "snapshot_pause": self.snapshot_pause.to_dict(),
         }
 
     def merge(self, other: TaskCounters) -> None:
@@ -135,13 +144,14 @@ class TaskCounters:
         self.gate_depth += other.gate_depth
         self.gate_depth_bytes += other.gate_depth_bytes
         self.latency.merge(other.latency)
+        self.snapshot_pause.merge(other.snapshot_pause)
 
 
 class JobMetrics(Mapping[str, Any]):
     """A job's counters at one moment; never changes.
 
     Keys: ``records_in`` (taken by all sources), ``records_out`` (taken by all ends), ``errors``, ``retried``, ``skipped``,
-    ``dead_letters``, ``seconds``, the shares ``busy``, ``idle`` and ``backpressured`` (0..1, of all tasks' time),
+    ``dead_letters``, ``late`` (behind the watermark), ``seconds``, the shares ``busy``, ``idle`` and ``backpressured`` (0..1, of all tasks' time),
     ``latency_p50`` and ``latency_p99`` (seconds a task took over a batch), ``operators`` (name -> `OperatorMetrics`), ``tasks``
     (one mapping per task, as reported). All values are plain: they survive JSON and MessagePack.
     """
@@ -192,6 +202,7 @@ class JobMetrics(Mapping[str, Any]):
                 total["retried"] += row["retried"]
                 total["skipped"] += row["skipped"]
                 total["dead_letters"] += row["dead_letters"]
+                total["late"] += row["late"]
                 total["parallelism"] += 1
                 if place == 0:
                     total["gate_depth"] += task["gate_depth"]
@@ -212,6 +223,7 @@ class JobMetrics(Mapping[str, Any]):
             "retried": sum(total["retried"] for total in operators.values()),
             "skipped": sum(total["skipped"] for total in operators.values()),
             "dead_letters": sum(total["dead_letters"] for total in operators.values()),
+            "late": sum(total["late"] for total in operators.values()),
             "seconds": seconds,
             "busy": busy,
             "idle": idle,
@@ -232,6 +244,7 @@ def _no_metrics() -> OperatorMetrics:
         "retried": 0,
         "skipped": 0,
         "dead_letters": 0,
+        "late": 0,
         "records_in_rate": 0.0,
         "records_out_rate": 0.0,
         "parallelism": 0,

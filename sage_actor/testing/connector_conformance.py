@@ -12,6 +12,7 @@ time, so ``make`` must give equal ones, and what they read must not change meanw
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -41,6 +42,7 @@ class SourceCase(Generic[T]):
         expected: all its records at parallelism 1, in order.
         resumable: whether it has positions.
         splits: the numbers of tasks among which it must be able to divide its records.
+        rescalable: whether what is left can go on at another number of tasks of these (`Source.splits` and `assign`).
         cancel_turns: a read is cancelled after 0 to this many turns of the loop.
     """
 
@@ -48,6 +50,7 @@ class SourceCase(Generic[T]):
     expected: Sequence[T]
     resumable: bool = True
     splits: Sequence[int] = (1,)
+    rescalable: bool = False
     cancel_turns: int = 8
 
 
@@ -254,6 +257,84 @@ async def shares_cover_everything_once(case: SourceCase[T]) -> None:
         _same(merged, sorted(map(repr, case.expected)), f"{count} tasks together")
 
 
+async def _some(source: Source[T], most: int) -> list[T]:
+    records: list[T] = []
+    async with asyncio.timeout(_PATIENCE):
+        while len(records) < most and (batch := await source.read(most - len(records))) is not None:
+            records.extend(batch)
+    return records
+
+
+async def splits_go_on_in_order(case: SourceCase[T]) -> None:
+    """One task, stopped after any record, saved and restored: the next one goes on with what follows, in the same order."""
+    if not case.resumable:
+        return
+    for cut in range(len(case.expected) + 1):
+        source = await _open(case)
+        try:
+            records = await _some(source, cut)
+            splits = pickle.loads(pickle.dumps(list(source.splits())))
+        finally:
+            await source.close()
+        resumed = await _open(case)
+        try:
+            await resumed.assign(splits)
+            _same([*records, *await _rest(resumed)], case.expected, f"restored after {cut} records")
+        finally:
+            await resumed.close()
+
+
+async def splits_are_of_what_was_returned(case: SourceCase[T]) -> None:
+    """A barrier neither awaits nor cancels a read (rule F2a): splits taken while one waits are those before it."""
+    if not case.resumable:
+        return
+    for cut in range(len(case.expected)):
+        source = await _open(case)
+        try:
+            records = await _some(source, cut)
+            reading = asyncio.ensure_future(source.read(2))
+            for _ in range(cut % 4):
+                await asyncio.sleep(0)
+            if reading.done():
+                records.extend(reading.result() or ())
+            splits = list(source.splits())
+            async with asyncio.timeout(_PATIENCE):
+                await reading
+        finally:
+            await source.close()
+        resumed = await _open(case)
+        try:
+            await resumed.assign(splits)
+            _same([*records, *await _rest(resumed)], case.expected, f"restored after {cut} records, during a read")
+        finally:
+            await resumed.close()
+
+
+async def splits_move_between_tasks(case: SourceCase[T]) -> None:
+    """From any number of tasks to any other, again and again: each record is read by one of them, once."""
+    if not (case.resumable and case.rescalable):
+        return
+    for first in case.splits:
+        for second in case.splits:
+            records: list[T] = []
+            shares: list[list[object] | None] = [None] * first
+            for turn, count in enumerate((first, second, first, 1)):
+                if turn:
+                    left = [split for share in shares for split in share or ()]
+                    shares = [left[index * len(left) // count : (index + 1) * len(left) // count] for index in range(count)]
+                for index in range(count):
+                    source = await _open(case, index=index, count=count)
+                    try:
+                        share = shares[index]
+                        if share is not None:
+                            await source.assign(share)
+                        records.extend(await _rest(source) if turn == 3 else await _some(source, index + 1))
+                        shares[index] = pickle.loads(pickle.dumps(list(source.splits())))
+                    finally:
+                        await source.close()
+            _same(sorted(map(repr, records)), sorted(map(repr, case.expected)), f"{first}, {second}, {first} and 1 tasks")
+
+
 async def source_closes_at_any_time(case: SourceCase[T]) -> None:
     """`close` works without `open`, twice, after a part was read, and while a cancelled read is still under way."""
     source = case.make()
@@ -296,6 +377,9 @@ SOURCE_RULES: Final[Sequence[Callable[[SourceCase[object]], Awaitable[None]]]] =
     position_is_of_what_was_returned,
     cancelled_read_loses_nothing,
     shares_cover_everything_once,
+    splits_go_on_in_order,
+    splits_are_of_what_was_returned,
+    splits_move_between_tasks,
     source_closes_at_any_time,
     refuses_foreign_positions,
 )

@@ -68,7 +68,11 @@ async def test_file_source_conforms(tmp_path: Path, form: str, compression: str,
         def make(size: int = block_size) -> Source[object]:
             return FileSource(path=path, format=form, compression=compression, block_size=size, split_size=7)
 
-        await rule(SourceCase(make, expected, splits=(1, 2, 3, 4, 5), cancel_turns=5))
+        await rule(
+            SourceCase(
+                make, expected, splits=(1, 2, 3, 4, 5) if rule.__name__.startswith("shares") else (1, 2, 3), rescalable=True, cancel_turns=5
+            )
+        )
 
 
 @pytest.mark.asyncio
@@ -83,7 +87,7 @@ async def test_file_source_with_prefetch_over_many_files_conforms(tmp_path: Path
     def make() -> Source[object]:
         return FileSource({"path": tmp_path, "prefetch": True, "block_size": 6, "batch_size": 3})
 
-    await rule(SourceCase(make, expected, splits=(1, 2, 3, 4, 5)))
+    await rule(SourceCase(make, expected, splits=(1, 2, 3, 4, 5), rescalable=True))
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,92 @@
+"""Queries over windows: q5, q7, q8, q11 in event time, q12 in processing time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sage_actor as sage
+from benchmarks.nexmark.events import Auction, Bid, Event, Person, is_auction, is_person, time_of
+from benchmarks.nexmark.rows import bids_of
+
+__all__ = ["DISORDER", "q5", "q7", "q8", "q11", "q12"]
+
+Stream = sage.DataStream[Any]
+
+DISORDER = sage.BoundedDisorder("4s")
+auction_of: Callable[[Bid], int] = lambda bid: bid.auction
+bidder_of: Callable[[Bid], int] = lambda bid: bid.bidder
+
+
+class Most(sage.AggregateFunction[Any, list[Any], list[Any]]):
+    """All counts that are the highest of their window."""
+
+    def create(self) -> list[Any]:
+        """None yet."""
+        return []
+
+    def add(self, accumulator: list[Any], value: Any) -> list[Any]:
+        """Ties stay."""
+        if not accumulator or value.value > accumulator[0].value:
+            return [value]
+        if value.value == accumulator[0].value:
+            accumulator.append(value)
+        return accumulator
+
+    def result(self, accumulator: list[Any]) -> list[Any]:
+        """Rows of (start, auction, bids)."""
+        return [(count.start, count.key, count.value) for count in accumulator]
+
+
+class Dearest(sage.AggregateFunction[Bid, list[Bid], list[Any]]):
+    """All bids at the highest price of their window."""
+
+    def create(self) -> list[Bid]:
+        """None yet."""
+        return []
+
+    def add(self, accumulator: list[Bid], value: Bid) -> list[Bid]:
+        """Ties stay."""
+        if not accumulator or value.price > accumulator[0].price:
+            return [value]
+        if value.price == accumulator[0].price:
+            accumulator.append(value)
+        return accumulator
+
+    def result(self, accumulator: list[Bid]) -> list[Any]:
+        """Rows of the bids."""
+        return [(bid.auction, bid.price, bid.bidder, bid.date_time, bid.extra) for bid in accumulator]
+
+
+value_of: Callable[[Any], Any] = lambda result: result.value
+
+
+def q5(events: sage.DataStream[Event]) -> Stream:
+    """The auctions with most bids in each ten seconds, every two: counts by auction, then the highest of each end."""
+    counts = bids_of(events).assign_timestamps(time_of, DISORDER).key_by(auction_of).window(sage.Sliding("10s", every="2s")).count()
+    return counts.window_all(sage.Tumbling("2s")).aggregate(Most).flat_map(value_of)
+
+
+def q7(events: sage.DataStream[Event]) -> Stream:
+    """The dearest bids of each ten seconds."""
+    return bids_of(events).assign_timestamps(time_of, DISORDER).window_all(sage.Tumbling("10s")).aggregate(Dearest).flat_map(value_of)
+
+
+def q8(events: sage.DataStream[Event]) -> Stream:
+    """Who opens an auction in the ten seconds of their registration: a window join with the sellers of each window."""
+    others = events.filter(lambda event: event.__class__ is not Bid).assign_timestamps(time_of, DISORDER)
+    person_id: Callable[[Person], int] = lambda person: person.id
+    seller: Callable[[Auction], int] = lambda auction: auction.seller
+    sellers = others.filter(is_auction).key_by(seller).window(sage.Tumbling("10s")).count()
+    joined = others.filter(is_person).key_by(person_id).join(sellers.key_by(lambda count: count.key), window=sage.Tumbling("10s"))
+    return joined.map(lambda pair: (pair[0].id, pair[0].name, pair[1].start))
+
+
+def q11(events: sage.DataStream[Event]) -> Stream:
+    """Bids of each bidder without a pause of ten seconds."""
+    return bids_of(events).assign_timestamps(time_of, DISORDER).key_by(bidder_of).window(sage.Session(gap="10s")).count()
+
+
+def q12(events: sage.DataStream[Event]) -> Stream:
+    """Bids of each bidder in every ten seconds of the machine's clock."""
+    return bids_of(events).key_by(bidder_of).window(sage.Tumbling("10s", time="processing")).count()

@@ -1,0 +1,35 @@
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from sage_actor._core.window cimport WindowTable
+
+
+cdef struct Pane:
+    int64_t number
+    int32_t first, last
+
+
+cdef class PaneWindows(WindowTable):
+    cdef int64_t size, every, offset, width
+    cdef int64_t per_step, per_size  # panes in a step, and in a window
+    cdef uint32_t* table
+    cdef uint64_t mask
+    cdef Pane* panes
+    cdef Py_ssize_t pane_first, pane_end, pane_room
+    cdef int64_t now_pane, now_start, now_late, now_fired
+    cdef Py_ssize_t now_at
+    cdef uint64_t place_of(self, Py_ssize_t entry, int64_t pane) noexcept
+    cdef int32_t find_slot(self, Py_ssize_t entry, int64_t pane) noexcept
+    cdef int put_slot(self, int32_t at) except -1
+    cdef int widen(self, uint64_t mask) except -1
+    cdef int forget_slot(self, int32_t at) noexcept
+    cdef Py_ssize_t lower(self, int64_t number) noexcept
+    cdef Py_ssize_t pane_at(self, int64_t number) except -1
+    cdef int64_t first_end(self, int64_t number) noexcept
+    cdef int64_t last_end(self, int64_t number) noexcept
+    cdef int64_t next_end(self) noexcept
+    cdef int look(self) noexcept
+    cdef int fire(self, int64_t end) except -1
+    cdef int purge(self, int64_t watermark) except -1
+    cdef int fire_again(self, Py_ssize_t entry, int64_t pane, int64_t watermark) except -1
+    cdef int32_t slot_for(self, Py_ssize_t entry, int64_t pane, bint* fresh) except -1
+    cdef int drop_from_pane(self, int32_t at) except -1

@@ -1,0 +1,1 @@
+"""What a chain is made of: one stage per kind of operator, over batches."""

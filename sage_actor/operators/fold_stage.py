@@ -1,0 +1,225 @@
+"""Keyed aggregations: the loop over a batch runs in Cython, one table look-up per record."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sage_actor._core.batch import Batch
+from sage_actor._core.keyed import KeyedFold
+from sage_actor.dataflow.graph import Operator
+from sage_actor.dataflow.policies import Retry
+from sage_actor.errors import OperatorError
+from sage_actor.operators.stages import Emit, Stage, Turns, as_list, compute_keys
+from sage_actor.state.store import Entries
+
+if TYPE_CHECKING:
+    from sage_actor.operators.setting import TaskSetting
+
+__all__ = ["FoldStage"]
+
+IMMUTABLE = (int, float, complex, str, bytes, bool, frozenset, type(None))
+
+
+class FoldStage(Stage):
+    """count, sum, min, max, reduce, fold and aggregate over a keyed stream.
+
+    The state is one table per task, keyed by the record's key; running results are one per record, final ones come at
+    the end of input, in order of first appearance. A mutable accumulator is shallow-copied for each running result, so
+    that a result already handed on never changes.
+    """
+
+    def __init__(self, operators: list[Operator], setting: TaskSetting) -> None:
+        super().__init__(operators, setting)
+        operator = operators[0]
+        options = operator.options
+        self.kind: Any = options["fold"]
+        self.opened = False
+        self.final = options["emit"] == "final"
+        self.selector = options["selector"]
+        self.key = operator.inputs[0].partition.key
+        self.turns = Turns(setting.settings.batch_records, setting.flush)
+        function = options["function"]
+        if self.kind == "aggregate":
+            self.aggregate = copy.deepcopy(function)
+            self.table = KeyedFold("fold", self.aggregate.add, self.aggregate.create)
+        elif self.kind in ("reduce", "fold"):
+            self.table = KeyedFold(self.kind, function, options["initial"])
+        else:
+            self.table = KeyedFold(self.kind)
+        self.failed_at = 0
+        self.one_by_one = not self.final and (self.kind == "aggregate" or (self.kind == "fold" and is_mutable(options["initial"])))
+
+    async def open(self) -> None:
+        if self.setting.checkpointing:
+            state = await self.setting.open_state(self.operators[0])
+            mutable = self.kind in ("reduce", "fold", "aggregate", "min", "max")
+            state.attach("fold", CopiedFold(self.table) if mutable else self.table)
+        if self.kind == "aggregate":
+            self.opened = True
+            await self._hook(lambda: self.aggregate.open(self.context(self.operators[0])))
+
+    async def _hook(self, hook: Callable[[], Any]) -> None:
+        try:
+            result = hook()
+            if result is not None:
+                await result
+        except Exception as error:
+            raise self.faults.error(0, error, -1, None, known=False) from error
+
+    async def process(self, batch: Batch, emit: Emit) -> None:
+        values = as_list(batch.values)
+        start, total = 0, len(values)
+        while start < total:
+            part = values if start == 0 and total <= self.turns.size else values[start : start + self.turns.size]
+            begun = time.perf_counter()
+            self.faults.begin(batch, start, len(part))
+            keys = self._keys(part) if self.faults.keys is None else self.faults.keys
+            if len(keys) > len(part):
+                keys = keys[: len(part)]
+            self.faults.keys = keys
+            out: list[Any] | None = None if self.final else []
+            counters = self.counters[0]
+            try:
+                self._fold(keys, part, out)
+            except OperatorError:
+                counters.records_in += self.failed_at + 1
+                if out:  # what came before the failure goes on
+                    counters.records_out += len(out)
+                    await emit(Batch(out))
+                raise
+            counters.records_in += len(part)
+            self.turns.learn(len(part), time.perf_counter() - begun, self.setting.settings.batch_records)
+            if out:
+                counters.records_out += len(out)
+                result = Batch(out)
+                if len(out) == len(part):
+                    self._carry(result, batch, start)
+                await emit(result)
+            if self.faults.dropped:
+                self.faults.dropped.clear()
+                await self.faults.flush()
+            start += len(part)
+            await self.turns.breathe()
+
+    def _carry(self, result: Batch, batch: Batch, start: int) -> None:
+        """One result for each record: it has the record's place and time."""
+        if batch.position >= 0:
+            result.position = batch.position + start
+        stop = start + len(result)
+        if batch.timestamps is not None:
+            result.timestamps = batch.timestamps[start:stop]
+        if batch.watermarks is not None:
+            result.watermarks = batch.watermarks[start:stop]
+
+    def _keys(self, values: list[Any]) -> list[Any]:
+        assert self.key is not None
+        return compute_keys(self.key, values, lambda error, index: self._key_error(error, index, values[index]))
+
+    def _key_error(self, error: Exception, index: int, value: Any) -> BaseException:
+        self.counters[0].errors += 1
+        return self.faults.error(0, error, index, value)
+
+    def _select(self, values: list[Any]) -> list[Any]:
+        selector = self.selector
+        return values if selector is None else [selector(value) for value in values]
+
+    def _fold(self, keys: list[Any], values: list[Any], out: list[Any] | None) -> None:
+        if self.one_by_one:
+            assert out is not None
+            self._fold_one_by_one(keys, values, out)
+            return
+        table = self.table
+        start = 0
+        if self.selector is not None:
+            try:
+                values = self._select(values)
+            except Exception:  # noqa: BLE001 - found again, with its record, one by one
+                self._select_one_by_one(keys, values, out)
+                return
+        while True:
+            try:
+                table.run(keys, None if self.kind == "count" else values, start, out)
+            except Exception as error:  # noqa: BLE001 - the user's function: its policy decides
+                index = table.index
+                self._refuse(error, index, values[index])
+                start = index + 1
+                continue
+            return
+
+    def _select_one_by_one(self, keys: list[Any], values: list[Any], out: list[Any] | None) -> None:
+        for index, value in enumerate(values):
+            try:
+                chosen = self.selector(value)
+                self.table.run([keys[index]], [chosen], 0, out)
+            except Exception as error:  # noqa: BLE001 - the user's function: its policy decides
+                self._refuse(error, index, value)
+
+    def _fold_one_by_one(self, keys: list[Any], values: list[Any], out: list[Any]) -> None:
+        table = self.table
+        latest: list[Any] = []
+        for index, value in enumerate(values):
+            try:
+                table.run([keys[index]], [value], 0, latest)
+                key, accumulator = latest.pop()
+                out.append((key, self.aggregate.result(accumulator) if self.kind == "aggregate" else copy.copy(accumulator)))
+            except Exception as error:  # noqa: BLE001 - the user's function: its policy decides
+                self._refuse(error, index, value)
+
+    def _refuse(self, error: BaseException, index: int, value: Any) -> None:
+        """Apply the policy; a fold cannot wait in the middle of a batch, so a retry counts as a failure without a pause."""
+        self.failed_at = index
+        policy = self.operators[0].on_error
+        tries = policy.attempts if isinstance(policy, Retry) else 1
+        self.faults.settle(0, error, index, value, tries)
+
+    async def end(self, emit: Emit) -> None:
+        if not self.final:
+            return
+        results = self.table.results()
+        if self.kind == "aggregate":
+            try:
+                results = [(key, self.aggregate.result(accumulator)) for key, accumulator in results]
+            except Exception as error:
+                self.counters[0].errors += 1
+                raise self.faults.error(0, error, -1, None, known=False) from error
+        self.counters[0].records_out += len(results)
+        step = self.setting.settings.batch_records
+        for start in range(0, len(results), step):
+            await emit(Batch(results[start : start + step]))
+
+    async def close(self) -> None:
+        if self.opened:
+            self.opened = False
+            await self._hook(self.aggregate.close)
+
+
+class CopiedFold:
+    """A fold whose accumulators a user's function may change in place: what changes before it was saved is copied first."""
+
+    def __init__(self, table: KeyedFold) -> None:
+        self.table = table
+
+    def freeze(self, *, full: bool) -> Iterator[Entries]:
+        frozen = self.table.freeze(full)
+        frozen.copy = copied
+        return frozen
+
+    def load(self, entries: Entries) -> None:
+        self.table.load(entries)
+
+
+def copied(accumulator: Any) -> Any:
+    """A copy that nobody else can change; plain values stand for themselves."""
+    return accumulator if isinstance(accumulator, IMMUTABLE) else pickle.loads(pickle.dumps(accumulator, protocol=5))
+
+
+def is_mutable(initial: Any) -> bool:
+    """Whether a fold's accumulator could change after it was emitted."""
+    value: Any = initial()
+    if value.__class__ is tuple:
+        return not all(isinstance(part, IMMUTABLE) for part in value)
+    return not isinstance(value, IMMUTABLE)

@@ -1,0 +1,308 @@
+"""The coordinator of checkpoints: begins them, counts what tasks have saved, writes the manifest, tells everybody (rules F1 to F10)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sage_actor.checkpoint.manifest import Manifest, OperatorManifest
+from sage_actor.checkpoint.storage import CheckpointStorage
+from sage_actor.dataflow.plan import Plan, TaskSpec
+from sage_actor.dataflow.settings import JobSettings
+from sage_actor.errors import CheckpointError, Fenced, SageError
+from sage_actor.ports import Cancellable, Clock
+from sage_actor.runtime.task_snapshots import state_uid
+from sage_actor.state.parts import OperatorPart
+
+__all__ = ["Checkpoints", "Completed"]
+
+EVENTS = logging.getLogger("sage_actor.checkpoints")
+EVENTS.addHandler(logging.NullHandler())
+
+Order = Callable[[str, Any, "set[int] | None"], None]
+"""Tells tasks something: see `Attempt.order`."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """A checkpoint under way: who has still to hand in a part, and what has come."""
+
+    number: int
+    begun: float
+    waiting: set[int]
+    suspend: bool = False
+    parts: dict[int, list[OperatorPart]] = field(default_factory=lambda: dict[int, list[OperatorPart]]())
+    wanted_by: list[asyncio.Future[Manifest]] = field(default_factory=lambda: list[asyncio.Future[Manifest]]())
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A complete checkpoint, for people: its number, how long it took (seconds), and the bytes of state it refers to."""
+
+    number: int
+    seconds: float
+    nbytes: int
+
+
+class Checkpoints:
+    """Belongs to one attempt. At most one checkpoint is under way; everything runs on the job's loop.
+
+    Args:
+        order: tells tasks what to do.
+        fail: ends the attempt with an error: a checkpoint could not be taken, or somebody else has taken over.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: JobSettings,
+        storage: CheckpointStorage,
+        *,
+        job: str,
+        attempt: int,
+        first: int,
+        clock: Clock,
+        order: Order,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.storage = storage
+        self.job = job
+        self.attempt = attempt
+        self.next = first
+        self.clock = clock
+        self.order = order
+        self.fail = fail
+        self.tasks = {task.id: task for task in plan.tasks}
+        self.sources = {task.id for task in plan.tasks if task.operators[0].kind == "source"}
+        self.finals: dict[int, list[OperatorPart]] = {}
+        self.pending: Pending | None = None
+        self.writing: asyncio.Task[None] | None = None
+        self.wanted: list[tuple[asyncio.Future[Manifest], bool]] = []
+        self.committed: dict[int, int] = {}
+        self.failures = 0
+        self.ended_at = clock.monotonic()
+        self.timer: Cancellable | None = None
+        self.deadline: Cancellable | None = None
+        self.read_at: dict[int, int] = {}
+        self.counted = 0
+        self.completed: list[Completed] = []
+        self.heard = asyncio.Event()
+        self.closed = False
+
+    def start(self) -> None:
+        """The tasks run: begin to count time."""
+        self._schedule()
+
+    def _schedule(self) -> None:
+        interval = self.settings.checkpoint_interval
+        if interval is None:
+            interval = 30.0 if self.settings.checkpointing is not None and not self.settings.checkpoint_every else None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if interval is not None and not self.closed:
+            pause = max(interval, self.settings.checkpoint_min_pause)
+            self.timer = self.clock.call_later(pause, self.trigger)
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    def trigger(self) -> None:
+        """Begin a checkpoint, unless one is under way."""
+        if self.closed or self.pending is not None:
+            return
+        live = self.sources - self.finals.keys()
+        waiting = self.tasks.keys() - self.finals.keys()
+        if waiting and not live:
+            return  # the end of input is on its way through the tasks; the last of them begins the last checkpoint
+        number = self.next
+        self.next += 1
+        pending = self.pending = Pending(number, self.clock.monotonic(), set(waiting))
+        for future, suspend in self.wanted:
+            pending.wanted_by.append(future)
+            pending.suspend = pending.suspend or suspend
+        self.wanted.clear()
+        self.counted = sum(self.read_at.values())
+        self.deadline = self.clock.call_later(self.settings.checkpoint_timeout, lambda: self._time_out(number))
+        if waiting:
+            self.order("checkpoint", (number, pending.suspend), live)
+        else:
+            self._all_in(pending)
+
+    def request(self, *, suspend: bool = False) -> asyncio.Future[Manifest]:
+        """A checkpoint as soon as one can begin; with `suspend`, sources read nothing behind it. Gives its manifest when complete."""
+        future: asyncio.Future[Manifest] = asyncio.get_running_loop().create_future()
+        self.wanted.append((future, suspend))
+        self.trigger()
+        return future
+
+    async def commits(self, number: int) -> None:
+        """Wait until every task has heard that a checkpoint is complete and its sinks have committed it."""
+        while not self.closed and any(self.committed.get(task, 0) < number for task in self.tasks):
+            self.heard.clear()
+            await self.heard.wait()
+
+    # -- what tasks report -------------------------------------------------------------------------------------------
+
+    def hear(self, kind: str, payload: Any) -> None:
+        """A report of a task; see `Task`."""
+        if self.closed:
+            return
+        if kind == "read":
+            self._count(*payload)
+        elif kind == "saved":
+            self._take(*payload)
+        elif kind == "final":
+            number, task, parts = payload
+            self.finals[task] = parts
+            self._take(None, task, parts)
+            if self.pending is None and len(self.finals) == len(self.tasks):
+                self.trigger()
+        elif kind == "unsaved":
+            number, task, error = payload
+            if self.pending is not None and (self.pending.number == number or task in self.pending.waiting):
+                self._give_up(self.pending, self._explain(self.tasks[task], error))
+        elif kind == "committed":
+            number, task = payload
+            self.committed[task] = max(number, self.committed.get(task, 0))
+            self.heard.set()
+
+    def _count(self, task: int, records: int) -> None:
+        self.read_at[task] = records
+        if self.settings.checkpoint_every and sum(self.read_at.values()) - self.counted >= self.settings.checkpoint_every:
+            self.trigger()
+
+    def _take(self, number: int | None, task: int, parts: list[OperatorPart]) -> None:
+        pending = self.pending
+        if pending is None or (number is not None and number != pending.number) or task not in pending.waiting:
+            return
+        pending.waiting.discard(task)
+        pending.parts[task] = parts
+        if not pending.waiting:
+            self._all_in(pending)
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def _all_in(self, pending: Pending) -> None:
+        self.writing = asyncio.get_running_loop().create_task(self._complete(pending), name=f"checkpoint {self.job} {pending.number}")
+
+    async def _complete(self, pending: Pending) -> None:
+        manifest = self._manifest(pending)
+        try:
+            await self.storage.complete(manifest)
+        except Fenced as error:
+            self.fail(error)
+            return
+        except (SageError, OSError) as error:
+            self._give_up(pending, error)
+            return
+        if self.closed:
+            return
+        self._settle(pending)
+        self.failures = 0
+        done = Completed(pending.number, self.ended_at - pending.begun, manifest.size)
+        self.completed.append(done)
+        EVENTS.info("checkpoint complete", extra={"job": self.job, "checkpoint": done.number, "seconds": done.seconds, "bytes": done.nbytes})
+        self.order("complete", pending.number, None)
+        for future in pending.wanted_by:
+            if not future.done():
+                future.set_result(manifest)
+        try:
+            await self.storage.collect(self.settings.checkpoint_retained)
+        except (SageError, OSError) as error:
+            EVENTS.warning("old checkpoints could not be removed: %s", error, extra={"job": self.job})
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """After one has ended: the next is due at once if somebody waits for it, else later."""
+        if self.closed:
+            return
+        if self.wanted or len(self.finals) == len(self.tasks):
+            if set(self.committed) >= self.tasks.keys():
+                return
+            self.trigger()
+        else:
+            self._schedule()
+
+    def _manifest(self, pending: Pending) -> Manifest:
+        operators: dict[str, OperatorManifest] = {}
+        parts = {**self.finals, **pending.parts}
+        for chain in self.plan.chains:
+            tasks = [task for task in self.plan.tasks if task.chain == chain.id]
+            finished = [task.index for task in tasks if task.id in self.finals]
+            for operator in chain.operators:
+                uid = state_uid(operator)
+                saved = [part for task in tasks for part in parts[task.id] if part.uid == uid]
+                operators[uid] = OperatorManifest(
+                    name=operator.name,
+                    kind=operator.kind,
+                    parallelism=chain.parallelism,
+                    groups=tasks[0].groups,
+                    parts=saved,
+                    finished=finished,
+                )
+        return Manifest(
+            job=self.job,
+            checkpoint=pending.number,
+            attempt=self.attempt,
+            time_ms=self.clock.now_ms(),
+            mode="at_least_once" if self.settings.snapshot_mode == "at_least_once" else "exactly_once",
+            operators=operators,
+        )
+
+    def _time_out(self, number: int) -> None:
+        pending = self.pending
+        if pending is not None and pending.number == number and pending.waiting:
+            names = [self.tasks[task].name for task in sorted(pending.waiting)]
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            problem = f"checkpoint {number} was not complete after {self.settings.checkpoint_timeout:g} s; it still waited for {shown}"
+            self._give_up(pending, CheckpointError(self.job, problem))
+
+    def _explain(self, task: TaskSpec, error: BaseException) -> BaseException:
+        wrapped = CheckpointError(self.job, f"task {task.name!r} could not save its state: {error}")
+        wrapped.__cause__ = error
+        return wrapped
+
+    def _give_up(self, pending: Pending, error: BaseException) -> None:
+        """Discard every part (F9). What tasks have written is collected with the next complete checkpoint."""
+        if self.pending is not pending:
+            return
+        self._settle(pending)
+        self.failures += 1
+        EVENTS.warning("checkpoint %d given up: %s", pending.number, error, extra={"job": self.job})
+        self.order("abort", pending.number, None)
+        for future in pending.wanted_by:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
+        if self.failures > self.settings.checkpoint_tolerated:
+            self.fail(error)
+        else:
+            self._go_on()
+
+    def _settle(self, pending: Pending) -> None:
+        self.pending = None
+        self.ended_at = self.clock.monotonic()
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
+    async def close(self) -> None:
+        """The attempt is over. A manifest being written is waited for: whether it counts must be known."""
+        self.closed = True
+        self.heard.set()
+        for timer in (self.timer, self.deadline):
+            if timer is not None:
+                timer.cancel()
+        if self.writing is not None and not self.writing.done():
+            await asyncio.wait((self.writing,))
+        pending = self.pending
+        waiting = [future for future, _ in self.wanted] + ([] if pending is None else pending.wanted_by)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(CheckpointError(self.job, "the attempt ended before the checkpoint was complete"))
+                future.exception()
