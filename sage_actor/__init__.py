@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from sage_actor.connectors.console import ConsoleSink as ConsoleSink
     from sage_actor.connectors.file_sink import FileSink as FileSink
     from sage_actor.connectors.file_source import FileSource as FileSource
+    from sage_actor.connectors.sqlite_sink import SqliteSink as SqliteSink
+    from sage_actor.connectors.transactional_file_sink import TransactionalFileSink as TransactionalFileSink
+    from sage_actor.dataflow.co_functions import BroadcastProcessFunction as BroadcastProcessFunction
+    from sage_actor.dataflow.co_functions import CoFlatMapFunction as CoFlatMapFunction
+    from sage_actor.dataflow.co_functions import CoMapFunction as CoMapFunction
+    from sage_actor.dataflow.co_functions import CoProcessFunction as CoProcessFunction
+    from sage_actor.dataflow.co_functions import KeyedCoProcessFunction as KeyedCoProcessFunction
     from sage_actor.dataflow.context import FunctionContext as FunctionContext
     from sage_actor.dataflow.functions import AggregateFunction as AggregateFunction
     from sage_actor.dataflow.functions import BaseFunction as BaseFunction
@@ -47,10 +54,35 @@ if TYPE_CHECKING:
     from sage_actor.dataflow.functions import Message as Message
     from sage_actor.dataflow.functions import ProcessFunction as ProcessFunction
     from sage_actor.dataflow.functions import SinkFunction as SinkFunction
+    from sage_actor.dataflow.idempotent import IdempotentSink as IdempotentSink
+    from sage_actor.dataflow.output_tag import OutputTag as OutputTag
+    from sage_actor.dataflow.pattern import Pattern as Pattern
     from sage_actor.dataflow.policies import DeadLetter as DeadLetter
     from sage_actor.dataflow.policies import Retry as Retry
+    from sage_actor.dataflow.process_functions import KeyedContext as KeyedContext
+    from sage_actor.dataflow.process_functions import KeyedProcessFunction as KeyedProcessFunction
+    from sage_actor.dataflow.process_functions import ProcessContext as ProcessContext
     from sage_actor.dataflow.sink import Sink as Sink
+    from sage_actor.dataflow.sink import SinkRecovery as SinkRecovery
     from sage_actor.dataflow.source import Source as Source
+    from sage_actor.dataflow.triggers import Continuous as Continuous
+    from sage_actor.dataflow.triggers import CountTrigger as CountTrigger
+    from sage_actor.dataflow.triggers import EventTime as EventTime
+    from sage_actor.dataflow.triggers import ProcessingTime as ProcessingTime
+    from sage_actor.dataflow.triggers import Purging as Purging
+    from sage_actor.dataflow.triggers import Trigger as Trigger
+    from sage_actor.dataflow.triggers import TriggerBase as TriggerBase
+    from sage_actor.dataflow.two_phase_commit import TwoPhaseCommitSink as TwoPhaseCommitSink
+    from sage_actor.dataflow.watermarks import BoundedDisorder as BoundedDisorder
+    from sage_actor.dataflow.watermarks import Monotonic as Monotonic
+    from sage_actor.dataflow.watermarks import Punctuated as Punctuated
+    from sage_actor.dataflow.watermarks import WatermarkStrategy as WatermarkStrategy
+    from sage_actor.dataflow.windows import Count as Count
+    from sage_actor.dataflow.windows import Global as Global
+    from sage_actor.dataflow.windows import Session as Session
+    from sage_actor.dataflow.windows import Sliding as Sliding
+    from sage_actor.dataflow.windows import Tumbling as Tumbling
+    from sage_actor.dataflow.windows import WindowResult as WindowResult
     from sage_actor.durable.delivery import Delivery as Delivery
     from sage_actor.durable.durable_actor import DurableActor as DurableActor
     from sage_actor.durable.journal import Journal as Journal
@@ -68,8 +100,12 @@ if TYPE_CHECKING:
     from sage_actor.errors import BackendError as BackendError
     from sage_actor.errors import BackendUnavailable as BackendUnavailable
     from sage_actor.errors import BadCall as BadCall
+    from sage_actor.errors import CheckpointDamaged as CheckpointDamaged
+    from sage_actor.errors import CheckpointError as CheckpointError
+    from sage_actor.errors import CommitFailed as CommitFailed
     from sage_actor.errors import ConfigError as ConfigError
     from sage_actor.errors import ConnectorError as ConnectorError
+    from sage_actor.errors import Fenced as Fenced
     from sage_actor.errors import GraphError as GraphError
     from sage_actor.errors import JobCancelled as JobCancelled
     from sage_actor.errors import JobError as JobError
@@ -86,9 +122,12 @@ if TYPE_CHECKING:
     from sage_actor.errors import OperatorError as OperatorError
     from sage_actor.errors import RequestError as RequestError
     from sage_actor.errors import SageError as SageError
+    from sage_actor.errors import SavepointNotFound as SavepointNotFound
     from sage_actor.errors import SerializationError as SerializationError
     from sage_actor.errors import ServerError as ServerError
     from sage_actor.errors import ServerUnreachable as ServerUnreachable
+    from sage_actor.errors import StateError as StateError
+    from sage_actor.errors import StateMismatch as StateMismatch
     from sage_actor.errors import Unauthorized as Unauthorized
     from sage_actor.errors import UnknownBackend as UnknownBackend
     from sage_actor.errors import UnstableKey as UnstableKey
@@ -107,12 +146,16 @@ if TYPE_CHECKING:
     from sage_actor.routing.work_pulling import spawn_work_pulling_pool as spawn_work_pulling_pool
     from sage_actor.runtime.job import Job as Job
     from sage_actor.server.remote import RemoteEnvironment as RemoteEnvironment
+    from sage_actor.stream.connected import ConnectedStreams as ConnectedStreams
     from sage_actor.stream.datastream import DataStream as DataStream
     from sage_actor.stream.described import DataStreamSink as DataStreamSink
     from sage_actor.stream.environment import Environment as Environment
+    from sage_actor.stream.joined import JoinedStream as JoinedStream
     from sage_actor.stream.keyed import KeyedStream as KeyedStream
     from sage_actor.stream.local_environment import LocalEnvironment as LocalEnvironment
+    from sage_actor.stream.patterns import PatternStream as PatternStream
     from sage_actor.stream.results import Collected as Collected
+    from sage_actor.stream.windowed import WindowedStream as WindowedStream
 
 __version__ = "0.1.0"
 
@@ -137,6 +180,15 @@ _PLACES = {
     "connectors.console": ("ConsoleSink",),
     "connectors.file_sink": ("FileSink",),
     "connectors.file_source": ("FileSource",),
+    "connectors.sqlite_sink": ("SqliteSink",),
+    "connectors.transactional_file_sink": ("TransactionalFileSink",),
+    "dataflow.co_functions": (
+        "BroadcastProcessFunction",
+        "CoFlatMapFunction",
+        "CoMapFunction",
+        "CoProcessFunction",
+        "KeyedCoProcessFunction",
+    ),
     "dataflow.context": ("FunctionContext",),
     "dataflow.functions": (
         "AggregateFunction",
@@ -148,9 +200,17 @@ _PLACES = {
         "ProcessFunction",
         "SinkFunction",
     ),
+    "dataflow.idempotent": ("IdempotentSink",),
+    "dataflow.output_tag": ("OutputTag",),
+    "dataflow.pattern": ("Pattern",),
     "dataflow.policies": ("DeadLetter", "Retry"),
-    "dataflow.sink": ("Sink",),
+    "dataflow.process_functions": ("KeyedContext", "KeyedProcessFunction", "ProcessContext"),
+    "dataflow.sink": ("Sink", "SinkRecovery"),
     "dataflow.source": ("Source",),
+    "dataflow.triggers": ("Continuous", "CountTrigger", "EventTime", "ProcessingTime", "Purging", "Trigger", "TriggerBase"),
+    "dataflow.two_phase_commit": ("TwoPhaseCommitSink",),
+    "dataflow.watermarks": ("BoundedDisorder", "Monotonic", "Punctuated", "WatermarkStrategy"),
+    "dataflow.windows": ("Count", "Global", "Session", "Sliding", "Tumbling", "WindowResult"),
     "durable.delivery": ("Delivery",),
     "durable.durable_actor": ("DurableActor",),
     "durable.journal": ("Journal", "JournalEntry", "Snapshot"),
@@ -167,8 +227,12 @@ _PLACES = {
         "BackendError",
         "BackendUnavailable",
         "BadCall",
+        "CheckpointDamaged",
+        "CheckpointError",
+        "CommitFailed",
         "ConfigError",
         "ConnectorError",
+        "Fenced",
         "GraphError",
         "JobCancelled",
         "JobError",
@@ -185,9 +249,12 @@ _PLACES = {
         "OperatorError",
         "RequestError",
         "SageError",
+        "SavepointNotFound",
         "SerializationError",
         "ServerError",
         "ServerUnreachable",
+        "StateError",
+        "StateMismatch",
         "Unauthorized",
         "UnknownBackend",
         "UnstableKey",
@@ -201,12 +268,16 @@ _PLACES = {
     "routing.work_pulling": ("WorkPullingPool", "WorkPullingStatistics", "spawn_work_pulling_pool"),
     "runtime.job": ("Job",),
     "server.remote": ("RemoteEnvironment",),
+    "stream.connected": ("ConnectedStreams",),
     "stream.datastream": ("DataStream",),
     "stream.described": ("DataStreamSink",),
     "stream.environment": ("Environment",),
+    "stream.joined": ("JoinedStream",),
     "stream.keyed": ("KeyedStream",),
     "stream.local_environment": ("LocalEnvironment",),
+    "stream.patterns": ("PatternStream",),
     "stream.results": ("Collected",),
+    "stream.windowed": ("WindowedStream",),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
@@ -229,39 +300,59 @@ __all__ = [
     "BackendUnavailable",
     "BadCall",
     "BaseFunction",
+    "BoundedDisorder",
+    "BroadcastProcessFunction",
     "BroadcastRouter",
+    "CheckpointDamaged",
+    "CheckpointError",
+    "CoFlatMapFunction",
+    "CoMapFunction",
+    "CoProcessFunction",
     "Collected",
+    "CommitFailed",
     "ConfigError",
+    "ConnectedStreams",
     "ConnectorError",
     "ConsoleSink",
+    "Continuous",
+    "Count",
+    "CountTrigger",
     "DataStream",
     "DataStreamSink",
     "DeadLetter",
     "Delivery",
     "DurableActor",
     "Environment",
+    "EventTime",
     "ExponentialDelay",
     "FailureRate",
+    "Fenced",
     "FileSink",
     "FileSource",
     "FilterFunction",
     "FixedDelay",
     "FlatMapFunction",
     "FunctionContext",
+    "Global",
     "GraphError",
     "HashRing",
     "HashRingRouter",
+    "IdempotentSink",
     "Job",
     "JobCancelled",
     "JobError",
     "JobFailed",
     "JobNotFound",
+    "JoinedStream",
     "Journal",
     "JournalConflict",
     "JournalCorrupt",
     "JournalEntry",
     "JournalError",
     "JournalUnavailable",
+    "KeyedCoProcessFunction",
+    "KeyedContext",
+    "KeyedProcessFunction",
     "KeyedStream",
     "LeastLoadedRouter",
     "LocalEnvironment",
@@ -271,14 +362,22 @@ __all__ = [
     "MemoryJournal",
     "MemoryTracer",
     "Message",
+    "Monotonic",
     "NameTaken",
     "NeverStarted",
     "NoRestart",
     "NotFinished",
     "OperatorError",
+    "OutputTag",
+    "Pattern",
+    "PatternStream",
     "Pool",
     "PoolStatistics",
+    "ProcessContext",
     "ProcessFunction",
+    "ProcessingTime",
+    "Punctuated",
+    "Purging",
     "RandomRouter",
     "RemoteEnvironment",
     "Reply",
@@ -286,25 +385,40 @@ __all__ = [
     "Retry",
     "RoundRobinRouter",
     "SageError",
+    "SavepointNotFound",
     "SerializationError",
     "ServerError",
     "ServerUnreachable",
     "ServiceKey",
+    "Session",
     "Sink",
     "SinkFunction",
+    "SinkRecovery",
+    "Sliding",
     "Snapshot",
     "Source",
     "Span",
     "SqliteJournal",
+    "SqliteSink",
+    "StateError",
+    "StateMismatch",
     "Supervision",
     "SyncActorSystem",
     "SyncSystem",
     "Terminated",
     "Tracer",
+    "TransactionalFileSink",
+    "Trigger",
+    "TriggerBase",
+    "Tumbling",
+    "TwoPhaseCommitSink",
     "Unauthorized",
     "UndeliveredMessage",
     "UnknownBackend",
     "UnstableKey",
+    "WatermarkStrategy",
+    "WindowResult",
+    "WindowedStream",
     "WorkPullingPool",
     "WorkPullingStatistics",
     "WorkerLost",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from benchmarks.nexmark.events import Event
 from benchmarks.nexmark.joins import SIDE
 from benchmarks.nexmark.oracle import Oracle
 from benchmarks.nexmark.partitioned_files import PartitionedFiles, read_partitions
-from benchmarks.nexmark.queries import QUERIES
+from benchmarks.nexmark.queries import CONFIG, QUERIES
 from benchmarks.sinks import Keeping
+from sage_actor.ports import offload
 
 __all__ = ["difference", "expected_rows", "oracle_of", "our_rows"]
 
@@ -34,17 +37,25 @@ async def our_rows(name: str, events: Sequence[Event], *, parallelism: int = 1) 
     if name == "q12":
         return query.rows(await with_our_clock(events))
     if name == "q10":
-        with tempfile.TemporaryDirectory() as folder:
-            async with sage.Environment("nexmark q10") as env:
-                query.build(env.from_collection(events)).sink(PartitionedFiles, path=folder)
-                await env.execute()
-            rows, unmarked = read_partitions(Path(folder))
-            assert not unmarked, f"q10: no marker in {unmarked}"
-            return rows
-    async with sage.Environment(f"nexmark {name}", parallelism=parallelism) as env:
-        query.build(env.from_collection(events)).sink(sink, parallelism=1)
+        return await rows_in_files(events)
+    async with sage.Environment(f"nexmark {name}", parallelism=parallelism, config=CONFIG) as env:
+        query.on(env, env.from_collection(events)).sink(sink, parallelism=1)
         await env.execute()
     return query.rows(sink.all())
+
+
+async def rows_in_files(events: Sequence[Event]) -> list[Row]:
+    """What q10 has made visible; every folder must be marked as complete."""
+    folder = tempfile.mkdtemp()
+    try:
+        async with sage.Environment("nexmark q10", config=CONFIG) as env:
+            QUERIES["q10"].on(env, env.from_collection(events)).sink(PartitionedFiles, path=folder)
+            await env.execute()
+        rows, unmarked = await offload(partial(read_partitions, Path(folder)))
+        assert not unmarked, f"q10: no marker in {unmarked}"
+        return rows
+    finally:
+        await offload(partial(shutil.rmtree, folder))
 
 
 async def with_our_clock(events: Sequence[Event]) -> list[Any]:
@@ -52,8 +63,8 @@ async def with_our_clock(events: Sequence[Event]) -> list[Any]:
     source = ClockedEvents(events)
     sink = Keeping()
     with source.clock_in_force():
-        async with sage.Environment("nexmark q12") as env:
-            QUERIES["q12"].build(env.from_source(source)).sink(sink)
+        async with sage.Environment("nexmark q12", config=CONFIG) as env:
+            QUERIES["q12"].on(env, env.from_source(source)).sink(sink)
             await env.execute()
     return sink.all()
 

@@ -68,7 +68,7 @@ class Settings:
         return number // self.group * self.group + PERMUTING * number % self.group
 
 
-def generate(count: int, settings: Settings = Settings()) -> list[Event]:  # noqa: B008 - frozen
+def generate(count: int, settings: Settings = Settings()) -> list[Event]:
     """The first `count` events, in order of arrival."""
     return list(Generator(settings).events(count))
 

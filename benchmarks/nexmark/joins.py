@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sage_actor as sage
@@ -14,15 +14,17 @@ __all__ = ["SIDE", "q3", "q4", "q6", "q9", "q13", "q20"]
 
 Stream = sage.DataStream[Any]
 
+CATEGORY = 10
+STATES = frozenset(("OR", "ID", "CA"))
 SIDE: list[tuple[int, str]] = [(key, f"side {key}") for key in range(10_000)]
 """q13's side table."""
 
 
-class SellersOf(sage.KeyedCoProcessFunction[Any, Any, Any, Any]):
-    """A person and the auctions they sell; whichever comes first waits."""
+class SellersOf(sage.KeyedCoProcessFunction[Any, Any, Any]):
+    """A person and the auctions they sell; auctions wait until it is known whether the person lives in one of the states."""
 
     def open(self, context: sage.FunctionContext) -> None:
-        """One person a key; auctions only until the person is known."""
+        """What is emitted of the person (nothing: lives elsewhere); auctions only until that is known."""
         self.person = context.state.value("person", default=None)
         self.waiting = context.state.list("waiting")
 
@@ -31,26 +33,27 @@ class SellersOf(sage.KeyedCoProcessFunction[Any, Any, Any, Any]):
         person = self.person.get()
         if person is None:
             self.waiting.append(value.id)
-        else:
+        elif person:
             yield (*person, value.id)
 
     def process_second(self, value: Person, context: sage.KeyedContext) -> Iterator[Any]:
         """The person, once."""
-        person = (value.name, value.city, value.state)
+        person = (value.name, value.city, value.state) if value.state in STATES else ()
         self.person.set(person)
-        for auction in list(self.waiting):
-            yield (*person, auction)
+        if person:
+            for auction in list(self.waiting):
+                yield (*person, auction)
         self.waiting.clear()
 
 
 def q3(events: sage.DataStream[Event]) -> Stream:
     """Sellers in three states and their auctions in category 10."""
-    auctions = events.filter(lambda event: event.__class__ is Auction and event.category == 10)
-    persons = events.filter(lambda event: event.__class__ is Person and event.state in {"OR", "ID", "CA"})
+    auctions = events.filter(lambda event: event.__class__ is Auction and event.category == CATEGORY)
+    persons = events.filter(is_person)
     return auctions.key_by(lambda a: a.seller).connect(persons.key_by(lambda p: p.id)).process(SellersOf)
 
 
-class Winning(sage.KeyedProcessFunction[Any, Any, Any]):
+class Winning(sage.KeyedProcessFunction[Any, Any]):
     """The highest bid of each auction within its lifetime, of equal ones the earliest; emitted once the auction has expired.
 
     A bid may come before its auction as far as the disorder goes: those wait until event time has passed them.
@@ -113,7 +116,7 @@ def q4(events: sage.DataStream[Event]) -> Stream:
     return winning(events).key_by(category).fold((0, 0), add).map(lambda pair: (pair[0], pair[1][0] / pair[1][1]))
 
 
-class LastTen(sage.KeyedProcessFunction[Any, Any, Any]):
+class LastTen(sage.KeyedProcessFunction[Any, Any]):
     """The mean price of the last ten auctions of each seller, in order of their closing; of two at once the lower number first."""
 
     def open(self, context: sage.FunctionContext) -> None:
@@ -152,7 +155,7 @@ def q9(events: sage.DataStream[Event]) -> Stream:
     return winning(events).map(convert)
 
 
-class LookedUp(sage.KeyedCoProcessFunction[Any, Any, Any, Any]):
+class LookedUp(sage.KeyedCoProcessFunction[Any, Any, Any]):
     """Bids and their row of a table; bids wait until the row is there."""
 
     def open(self, context: sage.FunctionContext) -> None:
@@ -160,53 +163,55 @@ class LookedUp(sage.KeyedCoProcessFunction[Any, Any, Any, Any]):
         self.row = context.state.value("row", default=None)
         self.waiting = context.state.list("waiting")
 
-    def process(self, value: Bid, context: sage.KeyedContext) -> Iterator[Any]:
+    def process(self, value: Bid, context: sage.KeyedContext) -> Sequence[Any] | None:
         """A bid."""
         row = self.row.get()
         if row is None:
             self.waiting.append(value)
-        else:
-            yield (value.auction, value.bidder, value.price, value.date_time, row)
+            return None
+        return ((value.auction, value.bidder, value.price, value.date_time, row),)
 
-    def process_second(self, value: tuple[int, str], context: sage.KeyedContext) -> Iterator[Any]:
+    def process_second(self, value: tuple[int, str], context: sage.KeyedContext) -> Sequence[Any]:
         """The row of this key, once."""
         self.row.set(value[1])
-        for bid in list(self.waiting):
-            yield (bid.auction, bid.bidder, bid.price, bid.date_time, value[1])
+        bids = [(bid.auction, bid.bidder, bid.price, bid.date_time, value[1]) for bid in self.waiting]
         self.waiting.clear()
+        return bids
 
 
-def q13(events: sage.DataStream[Event]) -> Stream:
+def q13(events: sage.DataStream[Event], side: sage.DataStream[tuple[int, str]]) -> Stream:
     """Bids with a row of a bounded side table."""
-    side = events.env.from_collection(SIDE)
     return bids_of(events).key_by(lambda bid: bid.auction % 10_000).connect(side.key_by(lambda row: row[0])).process(LookedUp)
 
 
-class Offered(sage.KeyedCoProcessFunction[Any, Any, Any, Any]):
-    """Bids and the auction they are for; bids wait until it is there."""
+class Offered(sage.KeyedCoProcessFunction[Any, Any, Any]):
+    """Bids and the auction they are for; bids wait until it is known whether that is in the category."""
 
     def open(self, context: sage.FunctionContext) -> None:
-        """One auction a key; bids only until it is known."""
+        """The auction (False: another category); bids only until it is known."""
         self.auction = context.state.value("auction", default=None)
         self.waiting = context.state.list("waiting")
 
-    def process(self, value: Bid, context: sage.KeyedContext) -> Iterator[Any]:
+    def process(self, value: Bid, context: sage.KeyedContext) -> Sequence[Any] | None:
         """A bid."""
         auction = self.auction.get()
         if auction is None:
             self.waiting.append(value)
-        else:
-            yield (value, auction)
+        return ((value, auction),) if auction else None
 
-    def process_second(self, value: Auction, context: sage.KeyedContext) -> Iterator[Any]:
+    def process_second(self, value: Auction, context: sage.KeyedContext) -> Sequence[Any] | None:
         """The auction, once."""
-        self.auction.set(value)
-        for bid in list(self.waiting):
-            yield (bid, value)
+        if value.category == CATEGORY:
+            self.auction.set(value)
+            bids = [(bid, value) for bid in self.waiting]
+        else:
+            self.auction.set(False)
+            bids = []
         self.waiting.clear()
+        return bids
 
 
 def q20(events: sage.DataStream[Event]) -> Stream:
     """Bids for auctions in category 10, with their auction."""
-    auctions = events.filter(lambda event: event.__class__ is Auction and event.category == 10)
+    auctions = events.filter(is_auction)
     return bids_of(events).key_by(lambda bid: bid.auction).connect(auctions.key_by(lambda a: a.id)).process(Offered)

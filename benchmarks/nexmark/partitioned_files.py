@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sage_actor as sage
+from sage_actor.ports import offload
 
 __all__ = ["MARKER", "PartitionedFiles", "read_partitions"]
 
@@ -64,29 +66,41 @@ class PartitionedFiles(sage.TwoPhaseCommitSink[Row, Parts]):
         lines: dict[Partition, list[str]] = {}
         for row in batch:
             lines.setdefault((row[DAY], row[MINUTE]), []).append(json.dumps(row))
-        self.latest = max(self.latest, max(row[TIME] for row in batch))
+        self.latest = max(self.latest, *(row[TIME] for row in batch))
         for row in batch:
             self.open_folders[row[DAY], row[MINUTE]] = row[TIME] // MINUTE_MS * MINUTE_MS + MINUTE_MS - 1
+        transaction.folders.update(lines)
+        await offload(partial(self.append, transaction.name, lines))
+
+    def append(self, name: str, lines: dict[Partition, list[str]]) -> None:
+        """Write to the hidden files; blocks."""
         for partition, texts in lines.items():
-            transaction.folders.add(partition)
             folder = self.folder(partition)
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / f".{transaction.name}").open("a", encoding="utf-8") as file:
+            with (folder / f".{name}").open("a", encoding="utf-8") as file:
                 file.write("\n".join(texts) + "\n")
 
     async def pre_commit(self, transaction: Parts) -> None:
         """Everything is on disk, and known which minutes are over."""
-        for partition in transaction.folders:
-            with (self.folder(partition) / f".{transaction.name}").open("rb") as file:
-                os.fsync(file.fileno())
+        await offload(partial(self.sync, transaction))
         over = [p for p, last in self.open_folders.items() if self.ended or last < self.latest - DELAY_MS]
         transaction.complete = over
         for partition in over:
             del self.open_folders[partition]
         transaction.open = dict(self.open_folders)
 
+    def sync(self, transaction: Parts) -> None:
+        """Bring the hidden files to disk; blocks."""
+        for partition in transaction.folders:
+            with (self.folder(partition) / f".{transaction.name}").open("rb") as file:
+                os.fsync(file.fileno())
+
     async def commit_transaction(self, transaction: Parts) -> None:
         """Show the files, then mark what is complete."""
+        await offload(partial(self.show, transaction))
+
+    def show(self, transaction: Parts) -> None:
+        """Rename, and mark; blocks."""
         for partition in transaction.folders:
             hidden = self.folder(partition) / f".{transaction.name}"
             if hidden.exists():

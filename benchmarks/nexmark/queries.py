@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,10 @@ import sage_actor as sage
 from benchmarks.nexmark import joins, rows, totals, windows
 from benchmarks.nexmark.events import Event, row
 
-__all__ = ["QUERIES", "Query"]
+__all__ = ["CONFIG", "QUERIES", "Query"]
+
+CONFIG = {"object.reuse": True}
+"""Nobody changes an event: where a stream branches, both branches get the same objects (Flink's configuration says so, too)."""
 
 Row = tuple[Any, ...]
 
@@ -26,8 +29,8 @@ def window_row(result: Any) -> Row:
 
 
 def joined_row(pair: Any) -> Row:
-    """Both sides' columns."""
-    return (*row(pair[0]), *row(pair[1]))
+    """A bid's columns and, without its number, its auction's."""
+    return (*row(pair[0]), *row(pair[1])[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,19 @@ class Query:
     Attributes:
         build: from the stream of events to the stream of answers.
         to_row: from what is emitted to the oracle's row.
+        side: the records of a second stream that `build` wants beside the events; None if it wants none.
         key_columns: how many leading columns say which row an update replaces; 0 where rows are only ever added.
     """
 
     name: str
-    build: Callable[[sage.DataStream[Event]], sage.DataStream[Any]]
+    build: Callable[..., sage.DataStream[Any]]
     to_row: Callable[[Any], Row] = as_it_is
     key_columns: int = 0
+    side: Sequence[object] | None = None
+
+    def on(self, env: sage.Environment, events: sage.DataStream[Event]) -> sage.DataStream[Any]:
+        """Describe the query in an environment."""
+        return self.build(events) if self.side is None else self.build(events, env.from_collection(self.side))
 
     def rows(self, emitted: Iterable[Any]) -> list[Row]:
         """What stands at the end: all rows, or the last one of each key."""
@@ -69,7 +78,7 @@ QUERIES: dict[str, Query] = {
         Query("q10", rows.q10),
         Query("q11", windows.q11, window_row),
         Query("q12", windows.q12, lambda result: (result.key, result.value, result.start)),
-        Query("q13", joins.q13),
+        Query("q13", joins.q13, side=joins.SIDE),
         Query("q14", rows.q14),
         Query("q15", totals.q15, key_columns=1),
         Query("q16", totals.q16, key_columns=2),

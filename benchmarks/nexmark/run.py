@@ -20,7 +20,7 @@ from benchmarks.nexmark.events import Event
 from benchmarks.nexmark.floors import CALLING, FLOORS, Floor
 from benchmarks.nexmark.generator import Settings, generate
 from benchmarks.nexmark.partitioned_files import PartitionedFiles
-from benchmarks.nexmark.queries import QUERIES
+from benchmarks.nexmark.queries import CONFIG, QUERIES
 from benchmarks.result import Result
 from benchmarks.rounds import LOOPS, Options, interleaved, median, on_loop, pairs
 from benchmarks.sinks import Dropping
@@ -55,8 +55,8 @@ async def ours(name: str, events: Sequence[Event]) -> float:
     """Describing, starting, running and leaving, all timed."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        async with sage.Environment(f"nexmark {name}") as env:
-            answers = QUERIES[name].build(env.from_collection(events))
+        async with sage.Environment(f"nexmark {name}", config=CONFIG) as env:
+            answers = QUERIES[name].on(env, env.from_collection(events))
             if name == "q10":
                 answers.sink(PartitionedFiles, path=folder)
             else:

@@ -23,29 +23,30 @@ def band_of(price: int) -> int:
 class Traffic:
     """Bids, bidders and auctions: of all bids, and of each price band. The latest minute, too."""
 
-    __slots__ = ("auctions", "bidders", "bids", "minute")
+    __slots__ = ("auctions", "bands", "bidders", "bids", "minute")
 
     def __init__(self) -> None:
-        self.bids = [0, 0, 0, 0]
-        self.bidders: list[set[int]] = [set(), set(), set(), set()]
-        self.auctions: list[set[int]] = [set(), set(), set(), set()]
+        self.bids = 0
+        self.bidders: set[int] = set()
+        self.auctions: set[int] = set()
+        self.bands: list[list[Any]] = [[0, set(), set()], [0, set(), set()], [0, set(), set()]]
         self.minute = ""
 
     def add(self, bid: Bid) -> None:
         """Count one bid."""
-        band = band_of(bid.price)
-        bids, bidders, auctions = self.bids, self.bidders, self.auctions
-        bids[0] += 1
-        bids[band] += 1
-        bidder, auction = bid.bidder, bid.auction
-        bidders[0].add(bidder)
-        bidders[band].add(bidder)
-        auctions[0].add(auction)
-        auctions[band].add(auction)
+        price, bidder, auction = bid.price, bid.bidder, bid.auction
+        self.bids += 1
+        self.bidders.add(bidder)
+        self.auctions.add(auction)
+        band = self.bands[band_of(price) - 1]
+        band[0] += 1
+        band[1].add(bidder)
+        band[2].add(auction)
 
     def row(self) -> tuple[int, ...]:
         """The twelve figures."""
-        return (*self.bids, *map(len, self.bidders), *map(len, self.auctions))
+        (a, b, c), (d, e, f), (g, h, i) = self.bands
+        return (self.bids, a, d, g, len(self.bidders), len(b), len(e), len(h), len(self.auctions), len(c), len(f), len(i))
 
 
 class TrafficTotals(sage.AggregateFunction[Bid, Traffic, Any]):
@@ -129,7 +130,7 @@ def q18(events: sage.DataStream[Event]) -> Stream:
     return bids_of(events).key_by(key).reduce(later)
 
 
-class TopTen(sage.KeyedProcessFunction[Any, Any, Any]):
+class TopTen(sage.KeyedProcessFunction[Any, Any]):
     """The ten dearest bids of each auction; of the same price the earlier one first. Emits the ranks that changed."""
 
     def open(self, context: sage.FunctionContext) -> None:

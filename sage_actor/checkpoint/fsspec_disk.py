@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from functools import partial
 from typing import IO, Any, Final, Protocol, cast
@@ -14,7 +16,8 @@ from sage_actor.errors import CheckpointError
 
 __all__ = ["FsspecDisk", "fence_of"]
 
-_CONDITIONAL: Final = "a conditional put by the store: of several writers exactly one succeeds"
+_LOGGER: Final = logging.getLogger("sage_actor.checkpoints")
+_CONDITIONAL: Final = "what the mode 'create' of its package promises (a conditional put by the store); not verified by our tests"
 _FENCES: Final = {
     "memory": "an exclusive create within this process; other processes have a memory of their own",
     "file": "O_EXCL; a crash in the middle leaves a torn file, which is recognised",
@@ -23,10 +26,9 @@ _FENCES: Final = {
     "s3a": _CONDITIONAL,
     "gs": _CONDITIONAL,
     "gcs": _CONDITIONAL,
-    "az": _CONDITIONAL,
-    "abfs": _CONDITIONAL,
-    "abfss": _CONDITIONAL,
 }
+_LOCAL: Final = frozenset({"file", "local"})
+_MEMORY: Final = threading.Lock()  # that file system looks and writes in two steps; there is one of it in a process
 _NO_FENCE: Final = "none: looks, then writes; see to it that a job has one owner at a time"
 _WHOLE: Final = 64 << 20  # bytes; up to here a file is put in one call, which the store makes visible as a whole
 
@@ -66,6 +68,7 @@ class FsspecDisk:
         self._files = cast("_FileSystem", filesystem)
         self.name = f"fsspec {protocol}"
         self.fence = fence_of(protocol)
+        self._protocol = protocol
 
     @classmethod
     def open(cls, url: str, job: str = "") -> tuple[FsspecDisk, str]:
@@ -83,7 +86,10 @@ class FsspecDisk:
             filesystem, path = find(url)
         except (ImportError, ValueError) as error:
             raise CheckpointError(job, f"this url cannot be used for checkpoints: {error}", url) from error
-        return cls(filesystem, url.partition("://")[0]), path
+        protocol = url.partition("://")[0]
+        if fence_of(protocol) == _NO_FENCE:
+            _LOGGER.warning("job %r: checkpoints at %r have no fence: two owners at the same time would harm each other", job, url)
+        return cls(filesystem, protocol), path
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FsspecDisk) and other._files == self._files
@@ -120,7 +126,14 @@ class FsspecDisk:
 
     def _put(self, path: str, content: bytes) -> None:
         try:
-            self._files.pipe_file(path, content, mode="create")
+            if self._protocol in _LOCAL:
+                with self._files.open(path, "xb") as file:  # its pipe_file looks, then writes
+                    file.write(content)
+            elif self._protocol == "memory":
+                with _MEMORY:
+                    self._files.pipe_file(path, content, mode="create")
+            else:
+                self._files.pipe_file(path, content, mode="create")
         except FileExistsError as error:
             raise FileExistsError(errno.EEXIST, "it exists already", path) from error
 

@@ -115,6 +115,22 @@ class TriggerBase:
             context.memory.update(memory)
 
 
+def ask_for_end(context: TriggerContext) -> None:
+    """Ask for the window's last millisecond, once. A session may have grown by then: it is asked for again, not with each record."""
+    if not context.memory.get("end"):
+        context.memory["end"] = True
+        context.at_event_time(context.window.last)
+
+
+def at_end(timestamp: int, context: TriggerContext) -> TriggerAction:
+    """What to do at a time that may be the window's last millisecond."""
+    if timestamp < context.window.last:
+        context.at_event_time(context.window.last)
+        return TriggerAction.CONTINUE
+    context.memory.pop("end", None)
+    return TriggerAction.FIRE
+
+
 @dataclass(frozen=True)
 class EventTime(TriggerBase):
     """When the watermark reaches the window's last millisecond, and at once for each record after that (F20, F21)."""
@@ -123,17 +139,17 @@ class EventTime(TriggerBase):
         """Fire at once if the window's time is over."""
         if context.window.last <= context.watermark:
             return TriggerAction.FIRE
-        context.at_event_time(context.window.last)
+        ask_for_end(context)
         return TriggerAction.CONTINUE
 
     def on_event_time(self, timestamp: int, context: TriggerContext) -> TriggerAction:
         """Fire if this is the end of the window, and not of what it was before it grew."""
-        return TriggerAction.FIRE if timestamp == context.window.last else TriggerAction.CONTINUE
+        return at_end(timestamp, context)
 
     def merge(self, memories: Sequence[dict[str, Any]], context: TriggerContext) -> None:
         """Ask for the end of the whole."""
         if context.window.last > context.watermark:
-            context.at_event_time(context.window.last)
+            ask_for_end(context)
 
 
 @dataclass(frozen=True)
@@ -169,8 +185,11 @@ class CountTrigger(TriggerBase):
     def on_record(self, value: Any, timestamp: int, context: TriggerContext) -> TriggerAction:
         """Count."""
         count = context.memory.get("count", 0) + 1
-        context.memory["count"] = count % self.size
-        return TriggerAction.FIRE if count >= self.size else TriggerAction.CONTINUE
+        if count < self.size:
+            context.memory["count"] = count
+            return TriggerAction.CONTINUE
+        context.memory.pop("count", None)
+        return TriggerAction.FIRE
 
     def merge(self, memories: Sequence[dict[str, Any]], context: TriggerContext) -> None:
         """The counts add up; a sum that is enough fires with the next record."""
@@ -199,7 +218,7 @@ class Continuous(TriggerBase):
         """Ask for the next multiple."""
         if context.window.last <= context.watermark:
             return TriggerAction.FIRE
-        context.at_event_time(context.window.last)
+        ask_for_end(context)
         self._ask(timestamp, context)
         return TriggerAction.CONTINUE
 
@@ -224,7 +243,7 @@ class Continuous(TriggerBase):
         if self.time == "event" and timestamp == context.memory.get("due"):
             del context.memory["due"]
             return TriggerAction.FIRE
-        return TriggerAction.FIRE if timestamp == context.window.last else TriggerAction.CONTINUE
+        return at_end(timestamp, context)
 
     def on_processing_time(self, timestamp: int, context: TriggerContext) -> TriggerAction:
         """Fire; the next record asks for the next multiple."""
@@ -236,7 +255,7 @@ class Continuous(TriggerBase):
     def merge(self, memories: Sequence[dict[str, Any]], context: TriggerContext) -> None:
         """The next record asks for the next multiple."""
         if context.window.last > context.watermark:
-            context.at_event_time(context.window.last)
+            ask_for_end(context)
 
 
 @dataclass(frozen=True)

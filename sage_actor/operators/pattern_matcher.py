@@ -28,6 +28,7 @@ class Run(NamedTuple):
         moves: bits of the moves that are still open.
         fresh: no event has come since its last one.
         waits: it is a match if nothing forbidden comes until its time is over.
+        grown: a longer run has come of it.
     """
 
     steps: tuple[int, ...]
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     moves: int
     fresh: bool
     waits: bool
+    grown: bool
 
     @property
     def began(self) -> int:
@@ -100,14 +102,14 @@ class PatternMatcher:
         """Event time has reached `now`, and all events until then have been fed: the runs whose time is over end.
 
         Returns:
-            The runs that go on and the matches that waited for this; and the runs that came to nothing.
+            The runs that go on and the matches that waited for this; and the runs that came to nothing, of which the longest only.
         """
         if self.span is None:
             return Outcome(list(runs), []), []
         over = [run for run in runs if run.began + self.span <= now]
         kept = [run for run in runs if run.began + self.span > now]
         matches = sorted((run for run in over if run.waits), key=order_of)
-        nothing = [run for run in over if not run.waits and (self.forbidden or not self.is_complete(run))]
+        nothing = [run for run in over if not run.waits and not run.grown and (self.forbidden or not self.is_complete(run))]
         outcome = self.skipped(kept, matches)
         if self.pattern.skip == "past_last":
             nothing = [run for run in nothing if not any(run.places[0] <= match.places[-1] for match in outcome.matches)]
@@ -131,6 +133,7 @@ class PatternMatcher:
     def _apply(self, run: Run, place: Place, look: Look, born: list[Run]) -> Run | None:
         moves = self.moves(run.steps[-1], run.repeats)
         still_open = 0
+        grown = run.grown
         for bit, move in enumerate(moves):
             if not run.moves >> bit & 1:
                 continue
@@ -138,17 +141,18 @@ class PatternMatcher:
                 continue
             if look.fits(move.step, run):
                 born.append(self._grown(run, move, place))
+                grown = True
                 continue
             if move.strict or any(not negation.immediate and look.is_negated(negation, run) for negation in move.negations):
                 continue
             still_open |= 1 << bit
         waits = run.waits and not any(look.is_negated(negation, run) for negation in self.forbidden)
-        return run._replace(moves=still_open, fresh=False, waits=waits) if still_open or waits else None
+        return run._replace(moves=still_open, fresh=False, waits=waits, grown=grown) if still_open or waits else None
 
     def _grown(self, run: Run | None, move: Move, place: Place) -> Run:
         steps = (move.step,) if run is None else (*run.steps, move.step)
         places = (place,) if run is None else (*run.places, place)
-        grown = Run(steps, places, move.count, (1 << len(self.moves(move.step, move.count))) - 1, fresh=True, waits=False)
+        grown = Run(steps, places, move.count, (1 << len(self.moves(move.step, move.count))) - 1, fresh=True, waits=False, grown=False)
         return grown._replace(waits=bool(self.forbidden) and self.is_complete(grown))
 
     def moves(self, last: int, count: int) -> tuple[Move, ...]:

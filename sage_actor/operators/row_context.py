@@ -41,21 +41,25 @@ class RowContext(ProcessContext):
         self.sides.add(tag, value, self.timestamp, self.watermark)
 
     @property
-    def timestamp(self) -> int | None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+    def timestamp(self) -> int | None:
         """Event time of the record that the loop has taken last, or None."""
         stamps = None if self._batch is None else self._batch.timestamps
-        return None if stamps is None else stamps[self._end - self._iterator.__length_hint__() - 1]
+        return None if stamps is None else stamps[self._at()]
 
     @timestamp.setter
-    def timestamp(self, value: int | None) -> None:
+    def timestamp(self, value: int | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Not settable; the base sets what it is before any record."""
 
     @property
-    def watermark(self) -> int:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+    def watermark(self) -> int:
         """How far event time had come right before that record."""
         marks = None if self._batch is None else self._batch.watermarks
-        return MIN_WATERMARK if marks is None else marks[self._end - self._iterator.__length_hint__() - 1]
+        return MIN_WATERMARK if marks is None else marks[self._at()]
 
     @watermark.setter
-    def watermark(self, value: int) -> None:
+    def watermark(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Not settable."""
+
+    def _at(self) -> int:
+        left: int = self._iterator.__length_hint__()
+        return self._end - left - 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sage_actor.dataflow.functions import spec_is_async
 from sage_actor.dataflow.graph import Operator
+from sage_actor.operators.committed_stage import CommittedStage
 from sage_actor.operators.parts_stage import PartsStage
 from sage_actor.operators.row_stage import RowStage
 from sage_actor.operators.sink_stage import CollectStage, DeliverStage, EachStage, SinkStage
@@ -20,7 +21,7 @@ __all__ = ["build_stages"]
 MOST_NESTED = 6
 """flat_maps in one generated loop; each nests two for-loops, and CPython allows 20 nested blocks."""
 MOST_STEPS = 200
-FORMS: dict[str, type[Stage]] = {"collect": CollectStage, "deliver": DeliverStage, "parts": PartsStage, "records": EachStage}
+FORMS: dict[str, type[Stage]] = {"collect": CollectStage, "deliver": DeliverStage, "parts": PartsStage, "records": EachStage, "committed": CommittedStage}
 
 
 STAGES = {

@@ -80,6 +80,7 @@ class Checkpoints:
         self.tasks = {task.id: task for task in plan.tasks}
         self.sources = {task.id for task in plan.tasks if task.operators[0].kind == "source"}
         self.finals: dict[int, list[OperatorPart]] = {}
+        self.final_numbers: dict[int, int] = {}
         self.pending: Pending | None = None
         self.writing: asyncio.Task[None] | None = None
         self.wanted: list[tuple[asyncio.Future[Manifest], bool]] = []
@@ -159,6 +160,7 @@ class Checkpoints:
         elif kind == "final":
             number, task, parts = payload
             self.finals[task] = parts
+            self.final_numbers[task] = number
             self._take(None, task, parts)
             if self.pending is None and len(self.finals) == len(self.tasks):
                 self.trigger()
@@ -221,9 +223,8 @@ class Checkpoints:
         """After one has ended: the next is due at once if somebody waits for it, else later."""
         if self.closed:
             return
-        if self.wanted or len(self.finals) == len(self.tasks):
-            if set(self.committed) >= self.tasks.keys():
-                return
+        done = self.completed[-1].number if self.completed else 0
+        if self.wanted or (len(self.finals) == len(self.tasks) and max(self.final_numbers.values()) > done):
             self.trigger()
         else:
             self._schedule()

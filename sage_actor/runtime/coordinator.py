@@ -28,6 +28,7 @@ from sage_actor.runtime.job import Job
 from sage_actor.runtime.restarts import Restarts
 from sage_actor.runtime.task_host import JobIdentity
 from sage_actor.runtime.task_snapshots import Restored, SnapshotSetting
+from sage_actor.runtime.watchdog import Watchdog
 
 __all__ = ["Coordinator", "new_job_id"]
 
@@ -144,6 +145,7 @@ class Coordinator:
     async def _attempt(self) -> BaseException | None:
         """One attempt from restore to end; what it failed with, or None."""
         attempt: Attempt | None = None
+        watchdog: Watchdog | None = None
         error: BaseException | None = None
         try:
             snapshots = await self._begin()
@@ -152,6 +154,8 @@ class Coordinator:
                 identity, f"{self.job.id}-{self.number}", self.plan, self.settings, self.backend, snapshots, self._listen
             )
             self._begin_checkpoints(attempt)
+            watchdog = Watchdog(self.job.name, self.settings.watchdog_timeout, self.clock, attempt.task_snapshots, attempt.fail)
+            watchdog.start()
             if self.cancelled:
                 attempt.end()
             elif self.stopping:
@@ -160,6 +164,8 @@ class Coordinator:
             await attempt.run()
         except Exception as failure:  # noqa: BLE001 - the supervisor of the job: whether to go on is decided by the caller
             error = failure
+        if watchdog is not None:
+            watchdog.close()
         if self.checkpoints is not None:
             await self.checkpoints.close()
         if attempt is not None:

@@ -270,7 +270,7 @@ class Task:
     async def _aside(self, operator: int, port: Port, batch: Batch) -> None:
         for router in self.sides.get((operator, port), ()):
             # Each reader has a batch of its own: routers merge batches in place.
-            remote = port == "dead" and any(isinstance(channel, RemoteChannel) for channel in router.channels)
+            remote = port in ("dead", "failed") and any(isinstance(channel, RemoteChannel) for channel in router.channels)
             copied = batch_copy(batch, reuse=True, place=router.consumer)
             if remote:
                 copied.values = portable_letters(batch.values)

@@ -149,8 +149,9 @@ class OperatorState:
         restored = self._restored.tables.pop(name, None) if known is None else known.handle
         if restored is not None:
             items = cast("MemoryTable", restored).items()
+            mixed = name in self._restored.mixed
             while entries := list(itertools.islice(items, SLICE)):
-                table.load(own_entries(entries, self.place, key))
+                table.load(own_entries(entries, self.place, key) if mixed else entries)
         self._tables[name] = _Entry(info, table, table)
 
     def list(self, name: str, *, mode: ListMode = "split") -> OperatorList:
@@ -384,10 +385,5 @@ async def _open_store(backend: str, place: StorePlace) -> KeyedStore | None:
         return None
     if backend != "rocksdb":
         raise ConfigError("state.backend", f"{backend!r} is no state backend; there are 'memory' and 'rocksdb'")
-    try:
-        module: Any = importlib.import_module("sage_actor.state.rocksdb_store")
-    except ModuleNotFoundError as error:
-        if error.name != "rocksdict":
-            raise
-        raise ConfigError("state.backend", "'rocksdb' needs rocksdict, which is missing; pip install sage-actor[rocksdb]") from error
+    module: Any = importlib.import_module("sage_actor.state.rocksdb_store")  # says what to install where rocksdict is missing
     return cast("KeyedStore", await module.open_store(place))

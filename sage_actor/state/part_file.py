@@ -34,6 +34,7 @@ END: Final = 3
 _START: Final = struct.Struct(">8sHI")
 _CHECK: Final = struct.Struct(">I")
 _BLOCK: Final = struct.Struct(">BIII")
+_PLACE: Final = struct.Struct(">BI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,16 @@ def encode_block(kind: int, place: int, body: bytes) -> bytes:
         place: of the table or list in the header's directory.
         body: its pickled content.
     """
-    return _BLOCK.pack(kind, place, len(body), crc32(body)) + body
+    return _BLOCK.pack(kind, place, len(body), _check(kind, place, body)) + body
+
+
+def _check(kind: int, place: int, body: bytes) -> int:
+    return crc32(body, crc32(_PLACE.pack(kind, place)))
 
 
 def encode_end(blocks: int) -> bytes:
     """The last bytes of a file with that many blocks."""
-    return _BLOCK.pack(END, blocks, 0, 0)
+    return encode_block(END, blocks, b"")
 
 
 async def read_part_file(job: str, operator: str, ref: FileRef, storage: PartStorage) -> AsyncGenerator[PartBlock]:
@@ -97,13 +102,13 @@ async def read_part_file(job: str, operator: str, ref: FileRef, storage: PartSto
         while True:
             block: tuple[int, int, int, int] = _BLOCK.unpack(await source.take(_BLOCK.size))
             kind, place, length, check = block
+            body = await source.take(length)
+            if check != _check(kind, place, body):
+                raise source.damaged(f"block {blocks} is not what was written")
             if kind == END:
                 if place != blocks or not await source.is_at_end():
                     raise source.damaged("its end is not where it should be")
                 return
-            body = await source.take(length)
-            if crc32(body) != check or kind not in (LIST, ENTRIES) or place >= len(names):
-                raise source.damaged(f"block {blocks} is not what was written")
             blocks += 1
             yield PartBlock(kind, names[place], _unpickle(operator, names[place], body))
     finally:

@@ -30,12 +30,14 @@ class RestoredContent:
         tables: by name; those of the keyed store are in there and only named here (None).
         lists: by name: index of a former task, and its items.
         infos: what is known of all of them.
+        mixed: attached tables in which entries of other tasks may be.
     """
 
     parallelism: int = 0
     tables: dict[str, LoadedTable | None] = field(default_factory=lambda: dict[str, "LoadedTable | None"]())
     lists: dict[str, list[tuple[int, list[Any]]]] = field(default_factory=lambda: dict[str, "list[tuple[int, list[Any]]]"]())
     infos: dict[str, TableInfo] = field(default_factory=lambda: dict[str, TableInfo]())
+    mixed: set[str] = field(default_factory=lambda: set[str]())
 
 
 def own_entries(entries: Entries, place: StorePlace, key: Callable[[Any], Any] | None) -> Entries:
@@ -112,7 +114,9 @@ async def _read_part(
                 elif kind == ENTRIES and not near:
                     break  # lists come first
                 elif info is not None:  # else its state was dropped since
-                    if foreign and info.form != ATTACHED:
+                    if foreign and info.form == ATTACHED:
+                        content.mixed.add(name)
+                    elif foreign:
                         items = own_entries(items, place, _first if info.is_nested else None)
                     _target(name, info, store, content).load(items)
                 await asyncio.sleep(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +74,7 @@ class Database:
             self._rocks = library.Rdict(folder, _options(library, settings))
 
     @contextlib.contextmanager
-    def _own_errors(self, doing: str) -> Iterator[None]:
+    def _own_errors(self, doing: str) -> Generator[None]:
         try:
             yield
         except Exception as error:

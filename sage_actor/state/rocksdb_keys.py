@@ -31,7 +31,7 @@ def encode(key: Any, depth: int = 0) -> tuple[bytes, bool]:
     Raises:
         UnstableKey: the key has no encoding that is the same everywhere.
     """
-    cls = type(key)
+    cls: type[Any] = type(key)
     if cls is str:
         return b"s" + cast("str", key).encode("utf-8", "surrogatepass"), True
     if cls is int:
@@ -94,7 +94,8 @@ def _sequence(kind: bytes, items: tuple[Any, ...], depth: int) -> tuple[bytes, b
 
 def _encode_other(key: Any, depth: int) -> bytes:
     """The order of the questions is that of `stable_hash`: an IntEnum is an int, a str subclass a str."""
-    own = getattr(type(key), "__stable_key__", None)
+    cls: type[Any] = type(key)
+    own = getattr(cls, "__stable_key__", None)
     if own is not None:
         if depth > _DEEPEST:
             raise UnstableKey(type(key).__name__, f"it is nested deeper than {_DEEPEST}")
@@ -156,9 +157,10 @@ def _time(key: datetime) -> bytes:
 
 
 def _record(key: Any, depth: int) -> bytes:
-    cls = type(key)
+    cls: Any = type(key)
     rules: Any = getattr(cls, "__dataclass_params__", None) or getattr(cls, "__struct_config__", None)
     if rules is None or not (rules.frozen and rules.eq):
         raise UnstableKey(cls.__qualname__)
-    names = [field.name for field in fields(key) if field.compare] if hasattr(cls, "__dataclass_params__") else list(cls.__struct_fields__)
+    record = hasattr(cls, "__dataclass_params__")
+    names: list[str] = [field.name for field in fields(key) if field.compare] if record else list(cls.__struct_fields__)
     return _sequence(b"r", (cls.__qualname__, *(getattr(key, name) for name in names)), depth)[0]

@@ -50,8 +50,7 @@ class Freezable(Protocol):
         if full, else those changed since the last freeze, removed ones as ``(key, DELETED)``; an entry that was removed and set
         again may appear twice, so. At most `SLICE` entries a slice. Only one is drained at a time: freezing again ends the one
         before. Whoever drains it pickles a slice before others run, so the values in it may be those of the table itself. A
-        ``close()`` on the iterator, where it has one, is called when the rest is not wanted; an attribute ``limit``, where it has
-        one, is set to how many entries the next slice should hold.
+        ``close()`` on the iterator, where it has one, is called when the rest is not wanted.
         """
         ...
 
@@ -68,8 +67,9 @@ class LoadedTable(Protocol):
         ...
 
     def drop_when(self, expired: Callable[[Any], bool]) -> None:
-        """From now on an entry whose value is expired may vanish whenever that is convenient: some at each change, all of them
-        before a full freeze has been drained at the latest. Nobody relies on it being gone: readers check for themselves."""
+        """From now on an entry whose value is expired may vanish whenever that is convenient. Some are looked at with each change
+        or each snapshot, so that in the end only a bounded number is left. Nobody relies on one being gone: readers check for
+        themselves."""
         ...
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
@@ -257,7 +257,11 @@ class EnvironmentBase:
         needed = self.graph.upstream(wanted)
         bounded = all(op.bounded for op in self.graph.operators if op.id in needed and op.kind == "source")
         job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop(), backend=self.settings.backend)
-        coordinator = Coordinator(job, self.graph, wanted, self.settings, resume=self.resume, restore=self.restore)
+        settings = self.settings
+        if any(self.graph.operators[number].served for number in needed):
+            # Requests are never replayed: a served flow takes no checkpoints, and its failure answers those in flight.
+            settings = replace(settings, checkpointing=None, checkpoint_interval=None, checkpoint_every=0, restart_strategy="none")
+        coordinator = Coordinator(job, self.graph, wanted, settings, resume=self.resume, restore=self.restore)
         for number in wanted:
             self.started[number] = job
         self.jobs.append(job)
@@ -266,7 +270,7 @@ class EnvironmentBase:
         coordinator.launch()
         return job
 
-    def iterate_stream(self, stream: DataStream[T]) -> AsyncIterator[T]:
+    def iterate_stream(self, stream: DataStream[T], *, committed: bool = False) -> AsyncIterator[T]:
         """Used by ``async for``; only the async environment can."""
         raise GraphError(
             f"`async for` over a stream needs sage_actor.Environment; {type(self).__name__} {self.name!r} collects with .collect()"
@@ -370,11 +374,11 @@ class Environment(EnvironmentBase):
         await found.wait()
         return found.status
 
-    def iterate_stream(self, stream: DataStream[T]) -> AsyncIterator[T]:
+    def iterate_stream(self, stream: DataStream[T], *, committed: bool = False) -> AsyncIterator[T]:
         """Start a job for the stream and give its records as they come."""
         from sage_actor.stream.iteration import StreamIterator
 
-        return StreamIterator(self, stream)
+        return StreamIterator(self, stream, committed=committed)
 
     async def serve_stream(
         self, stream: DataStream[T], *, parts: bool = False, name: str | None = None

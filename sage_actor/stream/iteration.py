@@ -44,21 +44,26 @@ class Feed:
 class StreamIterator(Generic[T]):
     """Starts its job at the first ``__anext__``; cancels it when dropped or closed before the end.
 
-    Records come as soon as they arrive. When the job fails or is cancelled, its error is raised after the records before it.
+    Records come as soon as they arrive (after a restart, those behind the last checkpoint again), or, if `committed`, with the
+    checkpoint that makes them final, each exactly once. When the job fails or is cancelled, its error is raised after the records before it.
     """
 
-    def __init__(self, env: Environment, stream: DataStream[T]) -> None:
+    def __init__(self, env: Environment, stream: DataStream[T], *, committed: bool = False) -> None:
         self._env = env
         self._stream = stream
         self._feed = Feed(env.name)
         self._ready: deque[T] = deque()
         self._job: Job | None = None
+        self._committed = committed
 
     def __aiter__(self) -> StreamIterator[T]:
         return self
 
     def _start(self) -> Job:
-        end = self._stream._end(None, "iterate-out", None, None, None, form="deliver", deliver=self._feed.deliver, in_owner=True)
+        form = "committed" if self._committed else "deliver"
+        end = self._stream._end(
+            None, "iterate-out", None, None, None, form=form, deliver=self._feed.deliver, in_owner=True, handed_on=[0]
+        )
         job = self._env._launch([end.operator.id])
         job.on_end(self._feed.ended)
         return job

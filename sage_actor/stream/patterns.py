@@ -35,7 +35,7 @@ class PatternStream(DataStream[tuple[K, dict[str, list[T]]]], Generic[K, T]):
         return self.map(Selection(function), name=name or "select", parallelism=parallelism, on_error=on_error)
 
     def timeout_output(self, tag: OutputTag[tuple[K, dict[str, list[T]]]]) -> Self:
-        """Put beginnings that `Pattern.within` ended before they became a match into a side output, as ``(key, {step name: events})``.
+        """Put beginnings from which nothing came before `Pattern.within` ended them into a side output, as ``(key, {step name: events})``.
 
         Raises:
             GraphError: the pattern has no `within`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sage_actor.dataflow.functions import check_plain
@@ -86,6 +86,17 @@ class TimedStream(Described, Generic[T]):
         from sage_actor.stream.connected import connect_broadcast
 
         return connect_broadcast(self._whole(), control, function, name, parallelism, on_error)
+
+    def committed(self) -> AsyncIterator[T]:
+        """Like ``async for`` over the stream itself, but each record comes with the checkpoint that makes it final: exactly once,
+        also across restarts of the job (F44), and as late as checkpoints are apart.
+
+        Raises:
+            GraphError: the job takes no checkpoints.
+        """
+        if not self._env.settings.snapshot_mode:
+            raise GraphError("committed() waits for checkpoints, and this job takes none; set checkpoint.interval")
+        return self._env.iterate_stream(self._whole(), committed=True)
 
     def checkpoint_every(self, records: int) -> DataStream[T]:
         """Take a checkpoint of the whole job whenever its sources have read so many records together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from uuid import uuid4
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_actor.checkpoint.disk import blocks_of
+from sage_actor.checkpoint.listing import list_checkpoints
 from sage_actor.checkpoint.manifest import Manifest, OperatorManifest
 from sage_actor.checkpoint.open_disk import Place
 from sage_actor.checkpoint.part_names import attempt_of, checkpoint_of, job_folder
@@ -457,3 +459,40 @@ def test_part_names_tell_attempt_and_checkpoint() -> None:
     assert checkpoint_of(name.split("/")[2]) == 12
     assert checkpoint_of(".00000012-x.tmp") == 12
     assert checkpoint_of("letter") == attempt_of("letter") == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.rule("F42")
+async def test_a_slot_that_cannot_be_read_is_not_passed_over(opened: Opened) -> None:
+    storage = opened()
+    start = await storage.begin_attempt(resume=True)
+    torn = f"{storage.folder}/log/00000002.json"
+    await storage.disk.create_new(torn, blocks_of(b"sage_actor check"))  # a successor on a disk that shows files half written
+    with pytest.raises(CheckpointDamaged):
+        await saved(storage, start, 1)
+    assert await storage.disk.list(f"{storage.folder}/log") == ["00000001.json", "00000002.json"]
+    again = await storage.begin_attempt(resume=True)
+    assert [skipped.file for skipped in again.skipped] == ["log/00000002.json"]
+    await saved(storage, again, again.next_checkpoint)
+
+
+@pytest.mark.asyncio
+async def test_listing(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "all"), "a/b")
+    start = await storage.begin_attempt(resume=True)
+    first = replace(await saved(storage, start, 1), job="a/b")
+    second = await saved(storage, start, 2)
+    place = await storage.savepoint(first, None)
+    await storage.disk.remove(storage.path_of(next(iter(second.files()))))
+    found = await list_checkpoints(str(tmp_path / "all"))
+    assert [(item.kind, item.checkpoint, bool(item.problem)) for item in found] == [
+        ("checkpoint", 1, False),
+        ("checkpoint", 2, True),
+        ("savepoint", 1, False),
+    ]
+    assert found[0].size == 700
+    assert "missing" in found[1].problem
+    assert await list_checkpoints(place) == found[2:]
+    assert await list_checkpoints(storage.folder) == found
+    with pytest.raises(SavepointNotFound):
+        await list_checkpoints(str(tmp_path / "none"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,8 @@ KINDS = ("count", "sum", "min", "max")
 
 
 def value_of(kind: str, values: list[Any]) -> Any:
-    return {"count": len, "sum": sum, "min": min, "max": max}[kind](values)
+    functions: dict[str, Any] = {"count": len, "sum": sum, "min": min, "max": max}
+    return functions[kind](values)
 
 
 @dataclass
@@ -60,8 +62,8 @@ class Model:
             if end - 1 + self.lateness <= self.watermark:
                 self.late.append(index)
                 return
-            held = [w for w in windows if w not in touched]
-            mine = [start, end, [v for w in touched for v in w[2]] + [value], False]
+            held: list[list[Any]] = [w for w in windows if w not in touched]
+            mine: list[Any] = list[Any]([start, end, [v for w in touched for v in w[2]] + [value], False])
             self.open[key] = [*held, mine]
             chosen = [mine]
         else:
@@ -90,7 +92,8 @@ def inputs(draw: st.DrawFn) -> tuple[list[Any], list[int], list[int]]:
     stamps = [origin + t for t in draw(st.lists(st.integers(-40, 120), max_size=40))]
     keys = draw(st.lists(st.sampled_from(["a", "b", 1, (1, "x")]), min_size=len(stamps), max_size=len(stamps)))
     delay = draw(st.sampled_from([0, 5, 30, 1000]))
-    marks, top = [], LEAST
+    marks: list[int] = []
+    top = LEAST
     for stamp in stamps:
         marks.append(top)
         top = max(top, stamp - delay - 1)
@@ -160,7 +163,7 @@ def test_like_the_model(
     run = Run(fresh())
     saved: list[Any] = []
     borders = sorted({0, len(keys), *(cut for cut in cuts if cut < len(keys))})
-    for start, stop in zip(borders, borders[1:], strict=False):
+    for start, stop in itertools.pairwise(borders):
         part = slice(start, stop)
         run.feed(keys[part], values[part], stamps[part], marks[part], start)
         if restoring:
@@ -190,7 +193,7 @@ def test_the_assigner_and_the_panes_agree(shape: tuple[int, int, int], stamp: in
 
 
 def test_values_that_are_no_small_numbers() -> None:
-    for kind, values, expected in [
+    cases: list[tuple[Any, list[Any], Any]] = [
         ("sum", [2**63 - 1, 1, -5], 2**63 - 5),
         ("sum", [1, 0.5], 1.5),
         ("sum", [0.5, 2**70], 0.5 + 2**70),
@@ -200,7 +203,8 @@ def test_values_that_are_no_small_numbers() -> None:
         ("max", [1.5, 2**70, 2], 2**70),
         ("max", ["b", "c", "a"], "c"),
         ("min", [(2, 1), (1, 9)], (1, 9)),
-    ]:
+    ]
+    for kind, values, expected in cases:
         for table in (panes(kind, 0, 10, 10, 0), panes(kind, 0, 10, 1, 0), sessions(kind, 0, 5)):
             run = Run(table)
             run.feed(["k"] * len(values), values, [1] * len(values), [LEAST] * len(values), 0)

@@ -22,12 +22,8 @@ from benchmarks.nexmark.queries import QUERIES
 from benchmarks.sinks import Keeping
 
 # Many events in few windows; several hours, so that minutes, parts of the day and sessions change; and disorder of seconds.
-SETTINGS = {
-    "dense": Settings(seed=1),
-    "sparse": Settings(seed=2, rate=0.1, group=7),
-    "disordered": Settings(seed=3, rate=30, group=100),
-}
-EVENTS = 3000
+SETTINGS = {"dense": Settings(seed=1), "sparse": Settings(seed=2, rate=0.1, group=1), "disordered": Settings(seed=3, rate=30, group=100)}
+EVENTS = 2000
 
 
 @cache
@@ -45,8 +41,6 @@ def test_there_are_23_queries_and_an_oracle_for_each() -> None:
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("name", QUERIES)
 async def test_a_query_gives_the_oracles_rows(name: str, settings: str) -> None:
-    if settings == "sparse" and name in {"q4", "q6", "q9"}:
-        pytest.skip("bids run ahead of their auctions by more than the disorder allowed for")
     events, oracle = case(settings)
     assert not difference(await our_rows(name, events), expected_rows(name, oracle))
 

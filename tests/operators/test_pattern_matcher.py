@@ -165,10 +165,15 @@ def is_open(pattern: Pattern[Event], events: Sequence[Event], found: Found) -> b
 
 def expected_timeouts(pattern: Pattern[Event], events: Sequence[Event]) -> list[Found]:
     matches = expected_matches(pattern, events)
+    possible = list(beginnings(pattern, events))
+    grown = {(labels[:-1], chosen[:-1]) for labels, chosen in possible}
     return [
         found
-        for found in beginnings(pattern, events)
-        if found not in matches and (pattern.last or not is_complete(pattern, found)) and is_open(pattern, events, found)
+        for found in possible
+        if found not in grown
+        and found not in matches
+        and (pattern.last or not is_complete(pattern, found))
+        and is_open(pattern, events, found)
     ]
 
 

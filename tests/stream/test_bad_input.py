@@ -49,10 +49,13 @@ def numbers(text: str = "x") -> sage.DataStream[int]:
         ({"buffer.timeout": None}, "None"),
         ({"parallelism": 2, "execution.parallelism": 3}, "contradicts"),
         ({"parallelism": 2, "execution": {"parallelism": 3}}, "contradicts"),
-        ({"checkpointing": True}, "'checkpointing'.*not supported"),
-        ({"checkpoint.interval": "10s"}, "not supported"),
-        ({"restart": {"strategy": "exponential-delay"}}, r"'restart\.strategy'.*not supported"),
-        ({"state": {"backend": "rocksdb"}}, "not supported"),
+        ({"checkpointing": True}, "must be one of exactly_once, at_least_once"),
+        ({"checkpoint.interval": "often"}, "often"),
+        ({"checkpoint.retained": 0}, "at least 1"),
+        ({"restart": {"strategy": "sometimes"}}, "must be one of exponential-delay"),
+        ({"state": {"backend": "disk"}}, "must be one of memory, rocksdb"),
+        ({"incremental": False}, "always incremental"),
+        ({"checkpoint.interval": "1s", "state.checkpoint.interval": "2s"}, "contradicts"),
     ],
 )
 def test_settings(config: dict[str, Any], text: str) -> None:

@@ -1,4 +1,4 @@
-"""The stages of the joins by themselves: every order of arrival, every batch size, late records, crashes and rescaling, against plain loops."""
+"""The stages of the joins by themselves: any order of arrival, any batch size, late records, crashes, rescaling; against plain loops."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -239,7 +240,10 @@ def as_of_oracle(arrivals: Sequence[tuple[int, Record, int]], options: Mapping[s
 
 ways = st.sampled_from(["inner", "left", "right", "outer"])
 cases: st.SearchStrategy[tuple[type[TimedJoinStage], Oracle, dict[str, Any]]] = st.one_of(
-    st.builds(lambda a, b: (IntervalJoinStage, interval_oracle, {"lower": min(a, b), "upper": max(a, b)}), st.integers(-9, 9), st.integers(-9, 9)),
+    st.builds(
+        lambda a, b: (IntervalJoinStage, interval_oracle, {"lower": min(a, b), "upper": max(a, b)}),
+        st.integers(-9, 9), st.integers(-9, 9),
+    ),
     st.builds(
         lambda size, every, offset, how: (
             WindowJoinStage, window_oracle, {"size": size, "every": min(every, size), "offset": offset, "how": how}),
@@ -256,7 +260,7 @@ cases: st.SearchStrategy[tuple[type[TimedJoinStage], Oracle, dict[str, Any]]] = 
 def check(run: Run) -> None:
     """What every join promises of its results, whatever they are."""
     assert all(time > mark for _, time, mark in run.out), "a result behind its own watermark"
-    assert all(before <= after for (*_, before), (*_, after) in zip(run.out, run.out[1:], strict=False))
+    assert all(before <= after for (*_, before), (*_, after) in pairwise(run.out))
 
 
 @pytest.mark.rule("F18", "F22")
@@ -268,7 +272,7 @@ def test_equals_nested_loops(case: Any, arrivals: list[tuple[int, Record, int]],
     async def scenario() -> None:
         run = await Run(kind, options | {"late": LATE}).open()
         bounds = [0, *sorted(min(cut, len(arrivals)) for cut in cuts), len(arrivals)]
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             await run.feed(arrivals[start:stop])
         await run.finish()
         check(run)
