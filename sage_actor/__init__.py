@@ -146,6 +146,12 @@ if TYPE_CHECKING:
     from sage_actor.routing.work_pulling import spawn_work_pulling_pool as spawn_work_pulling_pool
     from sage_actor.runtime.job import Job as Job
     from sage_actor.server.remote import RemoteEnvironment as RemoteEnvironment
+    from sage_actor.state.handles import AggregatingState as AggregatingState
+    from sage_actor.state.handles import ListState as ListState
+    from sage_actor.state.handles import MapState as MapState
+    from sage_actor.state.handles import ReducingState as ReducingState
+    from sage_actor.state.handles import StateAccess as StateAccess
+    from sage_actor.state.handles import ValueState as ValueState
     from sage_actor.stream.connected import ConnectedStreams as ConnectedStreams
     from sage_actor.stream.datastream import DataStream as DataStream
     from sage_actor.stream.described import DataStreamSink as DataStreamSink
@@ -268,6 +274,7 @@ _PLACES = {
     "routing.work_pulling": ("WorkPullingPool", "WorkPullingStatistics", "spawn_work_pulling_pool"),
     "runtime.job": ("Job",),
     "server.remote": ("RemoteEnvironment",),
+    "state.handles": ("AggregatingState", "ListState", "MapState", "ReducingState", "StateAccess", "ValueState"),
     "stream.connected": ("ConnectedStreams",),
     "stream.datastream": ("DataStream",),
     "stream.described": ("DataStreamSink",),
@@ -292,6 +299,7 @@ __all__ = [
     "ActorStopped",
     "ActorSystem",
     "AggregateFunction",
+    "AggregatingState",
     "AnswerStream",
     "AskAbandoned",
     "AskCycle",
@@ -355,10 +363,12 @@ __all__ = [
     "KeyedProcessFunction",
     "KeyedStream",
     "LeastLoadedRouter",
+    "ListState",
     "LocalEnvironment",
     "MailboxFull",
     "MailboxSettings",
     "MapFunction",
+    "MapState",
     "MemoryJournal",
     "MemoryTracer",
     "Message",
@@ -379,6 +389,7 @@ __all__ = [
     "Punctuated",
     "Purging",
     "RandomRouter",
+    "ReducingState",
     "RemoteEnvironment",
     "Reply",
     "RequestError",
@@ -400,6 +411,7 @@ __all__ = [
     "Span",
     "SqliteJournal",
     "SqliteSink",
+    "StateAccess",
     "StateError",
     "StateMismatch",
     "Supervision",
@@ -416,6 +428,7 @@ __all__ = [
     "UndeliveredMessage",
     "UnknownBackend",
     "UnstableKey",
+    "ValueState",
     "WatermarkStrategy",
     "WindowResult",
     "WindowedStream",

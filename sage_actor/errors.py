@@ -598,9 +598,8 @@ class CommitFailed(SageError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return (
-            f"sink {self.operator!r} could not commit {self.transaction}: {self.problem}; it stays prepared and is tried again after a restart"
-        )
+        told = f"sink {self.operator!r} could not commit {self.transaction}: {self.problem}"
+        return f"{told}; it stays prepared and is tried again after a restart"
 
 
 class BackendError(SageError):

@@ -46,6 +46,8 @@ BROAD_HANDLERS = {
     "sage_actor/actor/supervisor_scope.py": "the user's decide",
     "sage_actor/actor/system.py": "subscribers of the dead letters",
     "sage_actor/testing/simulation_loop.py": "the offloaded function is the user's; its caller gets the error",
+    "sage_actor/state/pickling.py": "user classes, while they are pickled",
+    "sage_actor/state/frozen_state.py": "user classes, while they are pickled",
     "sage_actor/jobs/runner.py": "the supervisor's edge: whatever ends a job is its result",
     "sage_actor/jobs/script.py": "the supervisor's edge: whatever a script raises is its result",
     "sage_actor/operators/async_stage.py": "user functions",

@@ -13,7 +13,7 @@ from typing import Any
 
 import sage_actor as sage
 from benchmarks.nexmark.events import Bid, Event
-from benchmarks.nexmark.windows import DISORDER, Most, value_of
+from benchmarks.nexmark.windows import DISORDER, Most, NotOutnumbered, value_of
 from benchmarks.sinks import Dropping, Keeping
 
 __all__ = ["CSV_FLOORS", "CSV_QUERIES", "FLINK", "run_csv", "run_csv_floor", "write_bids"]
@@ -60,7 +60,7 @@ def q2(bids: Stream) -> Stream:
 def q5(bids: Stream) -> Stream:
     """The auctions with most bids in each ten seconds, every two."""
     counts = bids.assign_timestamps(time_of, DISORDER).key_by(auction_of).window(sage.Sliding("10s", every="2s")).count()
-    return counts.window_all(sage.Tumbling("2s")).aggregate(Most).flat_map(value_of)
+    return counts.filter(NotOutnumbered).window_all(sage.Tumbling("2s")).aggregate(Most).flat_map(value_of)
 
 
 def q7(bids: Stream) -> Stream:

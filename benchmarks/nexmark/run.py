@@ -27,7 +27,7 @@ from benchmarks.sinks import Dropping
 
 __all__ = ["Plan", "check", "measure", "measure_plan"]
 
-EVENTS, SHORT, CHECKED = 300_000, 10_000, 10_000
+EVENTS, SHORT, CHECKED = 500_000, 10_000, 3_000
 PEER_SHARE = 5
 """The peer gets every fifth of the events, since it is slow and rates are compared."""
 AGAINST_FLOOR, AGAINST_PEER = 0.7, 4.0

@@ -1,4 +1,21 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
+
+
+cdef inline int64_t plus(int64_t a, int64_t b) noexcept:
+    """The sum, or the end of the range that it would pass."""
+    if b > 0 and a > INT64_MAX - b:
+        return INT64_MAX
+    if b < 0 and a < INT64_MIN - b:
+        return INT64_MIN
+    return a + b
+
+
+cdef inline int64_t minus(int64_t a, int64_t b) noexcept:
+    if b < 0 and a > INT64_MAX + b:
+        return INT64_MAX
+    if b > 0 and a < INT64_MIN + b:
+        return INT64_MIN
+    return a - b
 
 
 cdef class Side:
@@ -51,10 +68,3 @@ cdef class JoinBuffer:
     cdef int64_t due(self, int64_t bucket) noexcept
     cdef int find_next_due(self) except -1
     cdef int load_one(self, object key, int64_t number, object content) except -1
-
-
-cdef class IntervalJoin(JoinBuffer):
-    cdef int64_t lower, upper
-    cdef Py_ssize_t offset   # matches of the record in work that were handed out before
-    cdef readonly Py_ssize_t index
-    cdef readonly list late

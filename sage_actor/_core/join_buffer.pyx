@@ -1,4 +1,4 @@
-"""Records of two sides by key, sorted by time, for joins. The contract is in join_buffer.pyi.
+"""Records of two sides by key, sorted by time: what joins keep. The contract is in join_buffer.pyi.
 
 A side of a key is two C arrays (times and numbers) and a list (values) with a common start: the oldest go by moving `head`, and the
 arrays are packed when half of them is empty. Records mostly come in order, so an insertion is an append.
@@ -12,8 +12,6 @@ on: newer records are told by their number; older ones that leave before their s
 """
 
 cimport cython
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
 from libc.stdlib cimport free, realloc
@@ -28,36 +26,10 @@ cdef int64_t SLICE = 1000
 cdef Py_ssize_t DEEPEST = 64  # a __stable_key__ of a __stable_key__ of ...; `hash_key` says what is wrong with more
 
 
-cdef inline int64_t plus(int64_t a, int64_t b) noexcept:
-    """The sum, or the end of the range that it would pass."""
-    if b > 0 and a > INT64_MAX - b:
-        return INT64_MAX
-    if b < 0 and a < INT64_MIN - b:
-        return INT64_MIN
-    return a + b
-
-
-cdef inline int64_t minus(int64_t a, int64_t b) noexcept:
-    if b < 0 and a > INT64_MAX + b:
-        return INT64_MAX
-    if b > 0 and a < INT64_MIN + b:
-        return INT64_MIN
-    return a - b
-
-
 @cython.cdivision(True)
 cdef inline int64_t floor_divided(int64_t a, int64_t b) noexcept:
     cdef int64_t quotient = a // b
     return quotient - 1 if a % b < 0 else quotient
-
-
-cdef inline tuple pair_of(object first, object second):
-    pair = PyTuple_New(2)
-    Py_INCREF(first)
-    PyTuple_SET_ITEM(pair, 0, first)
-    Py_INCREF(second)
-    PyTuple_SET_ITEM(pair, 1, second)
-    return pair
 
 
 @cython.final
@@ -493,63 +465,3 @@ cdef class JoinBuffer:
         finally:
             self.tracking = tracking
         return 0
-
-
-@cython.final
-cdef class IntervalJoin(JoinBuffer):
-
-    def __init__(self, deleted, int64_t lower, int64_t upper):
-        # No right record at or before l + upper, and no left one at or before r - lower, comes once the watermark is there.
-        JoinBuffer.__init__(self, deleted, (upper, minus(0, lower)))
-        self.lower = lower
-        self.upper = upper
-        self.late = []
-
-    def run(self, int side, list keys, list values, list times, list watermarks, Py_ssize_t start, Py_ssize_t most,
-            list pairs, list pair_times, list pair_watermarks):
-        cdef Py_ssize_t index, at, low, high, made = len(pairs)
-        cdef int64_t time, watermark, bound
-        cdef Slot slot
-        cdef Side other
-        cdef object stamp, mark, value, partner
-        for index in range(start, len(keys)):
-            self.index = index
-            stamp = times[index]
-            mark = watermarks[index]
-            time = stamp
-            watermark = mark
-            if watermark >= self.next_due:
-                self.expire(watermark, 64)
-            if time <= watermark:
-                self.late.append(index)
-                continue
-            slot = self.slot_of(keys[index])
-            value = values[index]
-            if side == 0:
-                other = slot.second
-                low = other.first_from(plus(time, self.lower))
-                high = other.first_after(plus(time, self.upper))
-                bound = self.bound_first
-            else:
-                other = slot.first
-                low = other.first_from(minus(time, self.upper))
-                high = other.first_after(minus(time, self.lower))
-                bound = self.bound_second
-            at = low + self.offset
-            while at < high:
-                if made >= most:
-                    self.offset = at - low
-                    return index
-                partner = other.values[at]
-                pairs.append(pair_of(value, partner) if side == 0 else pair_of(partner, value))
-                pair_times.append(stamp if time >= other.times[at] else other.times[at])
-                pair_watermarks.append(mark)
-                made += 1
-                at += 1
-            self.offset = 0
-            if plus(time, bound) > watermark:
-                self.place(slot, side, time, self.next_number, value)
-                self.next_number += 1
-            else:
-                self.forget_if_empty(slot)
-        return len(keys)

@@ -33,11 +33,13 @@ class KeyedFold:
         """Final results in order of first appearance of the key; the same shape as running output."""
     def items(self) -> list[tuple[Any, Any]]:
         """(key, accumulator) pairs in order of first appearance."""
-    def load(self, items: Iterable[tuple[Any, Any]]) -> None:
+    def load(self, entries: Iterable[tuple[Any, Any]]) -> None:
         """Set the accumulators of these keys, in this order; other keys keep theirs (clear() first to replace everything)."""
     def __len__(self) -> int: ...
     def clear(self) -> None:
         """Forget all keys."""
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The accumulator of a key, or default."""
     def absent(self, keys: Iterable[Any]) -> list[Any]:
         """Those keys that have no accumulator yet, in the order given, repetitions included."""
     def freeze(self, full: bool) -> FrozenFold:

@@ -413,9 +413,9 @@ cdef class KeyedFold:
         cdef Py_ssize_t at
         return [self.pair_of(at) for at in range(self.table.count)]
 
-    def load(self, items) -> None:
+    def load(self, entries) -> None:
         cdef Py_ssize_t at
-        entries = list(items)
+        entries = list(entries)
         self.enter()
         try:
             for key, accumulator in entries:
@@ -448,6 +448,10 @@ cdef class KeyedFold:
             self.busy = False
         # the old contents go last, with nothing left that shows them: that can run any code
         key_table_free(&old)
+
+    def get(self, key, default=None):
+        cdef Py_ssize_t at = self.find(key)
+        return default if at < 0 else self.accumulator_of(at)
 
     def absent(self, keys) -> list:
         cdef list found = []

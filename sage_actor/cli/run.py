@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sage_actor.cli.progress import Progress
+from sage_actor.config.paths import checkpoint_directory
 from sage_actor.jobs.lifecycle import Request
 from sage_actor.jobs.script import ScriptEnd, run_script
 from sage_actor.jobs.stopping import StopRequests
@@ -40,6 +41,10 @@ def run(
     backend: Annotated[
         str | None, typer.Option("--backend", "-b", help="local, process or redis://... where the script sets none.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint that an earlier run of the same job left.")
+    ] = False,
+    restore: Annotated[str | None, typer.Option(help="Go on from this savepoint.")] = None,
 ) -> None:
     """Run a script and watch its dataflows. Options stand before the file; what follows it belongs to the script.
 
@@ -49,6 +54,9 @@ def run(
         source = Path(file).read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror}", param_hint="FILE") from error
+    defaults.resume = resume
+    defaults.restore = restore
+    defaults.settings.setdefault("checkpoint.dir", str(checkpoint_directory()))
     raise typer.Exit(_run_watched(source, file, args or [], parallelism, backend))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sage_actor.config.environment import environment
 from sage_actor.errors import ConfigError
 
-__all__ = ["data_directory", "job_store_file", "log_directory", "supervisor_file", "token_file"]
+__all__ = ["checkpoint_directory", "data_directory", "job_store_file", "log_directory", "supervisor_file", "token_file"]
 
 
 def data_directory() -> Path:
@@ -45,6 +45,11 @@ def job_store_file() -> Path:
 def log_directory() -> Path:
     """Output of jobs: ``<job id>.log`` each."""
     return data_directory() / "logs"
+
+
+def checkpoint_directory() -> Path:
+    """Checkpoints of jobs that set no ``checkpoint.dir``: a folder for each job's name."""
+    return data_directory() / "checkpoints"
 
 
 def supervisor_file() -> Path:

@@ -177,7 +177,8 @@ class FileSource(Source[Any]):
             "mark": [place.mark.size, place.mark.head, place.mark.checksum],
         }
         # The count of bad lines goes on from that of all splits that were assigned; it must not be counted again with them.
-        return [here, *({**later, "bad_lines": 0} for later in splits[self._split + 1 :])]
+        more: list[FilePosition] = [{**later, "bad_lines": 0} for later in splits[self._split + 1 :]]
+        return [here, *more]
 
     async def seek(self, position: object) -> None:
         """Go on at a position: plain files by its byte offset, compressed ones by decompressing what precedes it.

@@ -50,7 +50,7 @@ class Operator:
 
     Attributes:
         id: number in the graph, in order of description.
-        kind: source, map, filter, flat_map, map_batch, map_async, process, fold, iterate, timestamps, window, ..., sink (operators/stage_of.py).
+        kind: source, sink, map, filter, flat_map, process, and those listed in operators/stage_of.py.
         name: shown to people; unique in the graph (``map``, ``map-2``).
         uid: stable id for saved state; unique, or None.
         function: what the user gave, if the kind takes a function.

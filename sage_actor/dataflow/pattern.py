@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from sage_actor.dataflow.functions import check_plain
-from sage_actor.dataflow.watermarks import Duration, milliseconds
+from sage_actor.dataflow.watermarks import milliseconds
 from sage_actor.errors import GraphError
 
 __all__ = ["UNBOUNDED", "Condition", "Negation", "Pattern", "PatternStep", "Skip"]
@@ -141,7 +141,7 @@ class Pattern(Generic[T]):
         """The step may be left out."""
         return self._change("optional", optional=True)
 
-    def within(self, span: Duration) -> Self:
+    def within(self, span: str | int) -> Self:
         """From its first to its last event a match takes at most this much event time ("10s", or milliseconds)."""
         milli = milliseconds(span, "pattern: within")
         if milli < 0:

@@ -15,13 +15,14 @@ from sage_actor.dataflow.watermarks import MIN_WATERMARK
 if TYPE_CHECKING:
     from sage_actor.state.handles import StateAccess
 
-__all__ = ["KeyedContext", "KeyedProcessFunction", "ProcessContext", "Timers", "is_keyed_process"]
+__all__ = ["Aside", "KeyedContext", "KeyedProcessFunction", "ProcessContext", "Timers", "is_keyed_process"]
 
 T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 V = TypeVar("V")
 
 Aside = Callable[[OutputTag[Any], Any, int | None], None]
+"""Takes a record for a side output: tag, value, timestamp."""
 
 
 class Timers(Protocol):

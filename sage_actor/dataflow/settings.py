@@ -177,7 +177,9 @@ def one_of(*choices: str) -> Reader:
 def only_true(key: str, value: Any, where: str) -> bool:
     """A switch that can only stay on."""
     if value is not True:
-        raise ConfigError(key, f"cannot be {value!r}: snapshots are always incremental, and a full one is taken when that is shorter", where)
+        raise ConfigError(
+            key, f"cannot be {value!r}: snapshots are always incremental, and a full one is taken when that is shorter", where
+        )
     return True
 
 

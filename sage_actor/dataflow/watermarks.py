@@ -26,7 +26,7 @@ def milliseconds(value: Duration, place: str) -> int:
         amount = round(parse_duration(value.removeprefix("-")) * 1000)
         return -amount if negative else amount
     if isinstance(value, bool) or not isinstance(value, int):
-        raise GraphError(f"{place}: a time is a text such as \"5s\" or a whole number of milliseconds, not {value!r}")
+        raise GraphError(f'{place}: a time is a text such as "5s" or a whole number of milliseconds, not {value!r}')
     return value
 
 
@@ -61,7 +61,7 @@ class WatermarkStrategy(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class BoundedDisorder:
     """Records come at most `disorder` later than newer ones: the watermark is the highest timestamp - disorder - 1 ms (F19).
 
@@ -73,22 +73,29 @@ class BoundedDisorder:
             then makes nothing late.
     """
 
-    disorder: Duration = 0
-    idle_after: str | float | None = None  # type: ignore[assignment]
-    advance_when_idle: bool = False
-    max_ahead: Duration | None = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        delay = milliseconds(self.disorder, "BoundedDisorder")
-        if delay < 0:
-            raise GraphError(f"BoundedDisorder: the disorder must not be negative, not {self.disorder!r}")
-        object.__setattr__(self, "delay", delay)
-        object.__setattr__(self, "idle_after", None if self.idle_after is None else parse_duration(self.idle_after))
-        object.__setattr__(self, "max_ahead", None if self.max_ahead is None else milliseconds(self.max_ahead, "max_ahead"))
-        if self.advance_when_idle and self.idle_after is None:
-            raise GraphError("BoundedDisorder: advance_when_idle needs idle_after: how long to wait for a record first")
-
     delay: int = 0
+    idle_after: float | None = None
+    advance_when_idle: bool = False
+    max_ahead: int | None = None
+
+    def __init__(
+        self,
+        disorder: Duration = 0,
+        *,
+        idle_after: str | float | None = None,
+        advance_when_idle: bool = False,
+        max_ahead: Duration | None = None,
+    ) -> None:
+        delay = milliseconds(disorder, "BoundedDisorder")
+        if delay < 0:
+            raise GraphError(f"BoundedDisorder: the disorder must not be negative, not {disorder!r}")
+        if advance_when_idle and idle_after is None:
+            raise GraphError("BoundedDisorder: advance_when_idle needs idle_after: how long to wait for a record first")
+        silence, ahead = silence_and_lead(idle_after, max_ahead)
+        object.__setattr__(self, "delay", delay)
+        object.__setattr__(self, "idle_after", silence)
+        object.__setattr__(self, "advance_when_idle", advance_when_idle)
+        object.__setattr__(self, "max_ahead", ahead)
 
     def start(self) -> Callable[[Any, int], int] | None:
         return None
@@ -100,10 +107,10 @@ class Monotonic(BoundedDisorder):
     def __init__(
         self, *, idle_after: str | float | None = None, advance_when_idle: bool = False, max_ahead: Duration | None = None
     ) -> None:
-        super().__init__(0, idle_after, advance_when_idle, max_ahead)
+        super().__init__(0, idle_after=idle_after, advance_when_idle=advance_when_idle, max_ahead=max_ahead)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Punctuated:
     """Records say themselves how far event time has come.
 
@@ -118,12 +125,27 @@ class Punctuated:
     max_ahead: int | None = None
     delay: int = 0
 
+    def __init__(self, watermark: Callable[[Any, int], int | None], *, idle_after: str | float | None = None) -> None:
+        object.__setattr__(self, "watermark", watermark)
+        object.__setattr__(self, "idle_after", silence_and_lead(idle_after, None)[0])
+
     def start(self) -> Callable[[Any, int], int] | None:
         """The user's function, with None read as "not yet"."""
-        watermark = self.watermark
+        return Judge(self.watermark)
 
-        def judge(record: Any, timestamp: int) -> int:
-            answer = watermark(record, timestamp)
-            return MIN_WATERMARK if answer is None else answer
 
-        return judge
+class Judge:
+    """A user's function of record and timestamp that need not know."""
+
+    def __init__(self, watermark: Callable[[Any, int], int | None]) -> None:
+        self.watermark = watermark
+
+    def __call__(self, record: Any, timestamp: int) -> int:
+        answer = self.watermark(record, timestamp)
+        return MIN_WATERMARK if answer is None else answer
+
+
+def silence_and_lead(idle_after: str | float | None, max_ahead: Duration | None) -> tuple[float | None, int | None]:
+    """Both in their units: seconds of silence, milliseconds ahead of the clock."""
+    silence = None if idle_after is None else parse_duration(idle_after)
+    return silence, None if max_ahead is None else milliseconds(max_ahead, "max_ahead")

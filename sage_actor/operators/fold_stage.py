@@ -6,7 +6,7 @@ import copy
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sage_actor._core.batch import Batch
 from sage_actor._core.keyed import KeyedFold
@@ -214,7 +214,9 @@ class CopiedFold:
 
 def copied(accumulator: Any) -> Any:
     """A copy that nobody else can change; plain values stand for themselves."""
-    return accumulator if isinstance(accumulator, IMMUTABLE) else pickle.loads(pickle.dumps(accumulator, protocol=5))
+    if isinstance(accumulator, IMMUTABLE):
+        return cast("object", accumulator)
+    return pickle.loads(pickle.dumps(accumulator, protocol=5))
 
 
 def is_mutable(initial: Any) -> bool:

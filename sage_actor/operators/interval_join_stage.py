@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sage_actor._core.batch import Batch
-from sage_actor._core.join_buffer import IntervalJoin
+from sage_actor._core.interval_join import IntervalJoin
 from sage_actor.errors import UnstableKey
 from sage_actor.operators.stages import Emit
 from sage_actor.operators.timed_join import ROOM, TimedJoinStage, key_of_entry

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from sage_actor.dataflow.functions import Replica
     from sage_actor.operators.setting import TaskSetting
 
-__all__ = ["KeyedCallStage"]
+__all__ = ["Call", "KeyedCallStage"]
 
 ROOM: Final = 1024
 """Results handed on at once, and how many are taken from a lazy iterable before the loop gets a turn."""
 
 Call = Callable[[Any, Any], "Iterable[Any] | None"]
+"""A function of (value, context)."""
 
 
 class KeyedCallStage(Stage):

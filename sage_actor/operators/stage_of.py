@@ -21,7 +21,13 @@ __all__ = ["build_stages"]
 MOST_NESTED = 6
 """flat_maps in one generated loop; each nests two for-loops, and CPython allows 20 nested blocks."""
 MOST_STEPS = 200
-FORMS: dict[str, type[Stage]] = {"collect": CollectStage, "deliver": DeliverStage, "parts": PartsStage, "records": EachStage, "committed": CommittedStage}
+FORMS: dict[str, type[Stage]] = {
+    "collect": CollectStage,
+    "deliver": DeliverStage,
+    "parts": PartsStage,
+    "records": EachStage,
+    "committed": CommittedStage,
+}
 
 
 STAGES = {

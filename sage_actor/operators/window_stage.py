@@ -64,7 +64,7 @@ class WindowStage(Stage):
         self.description = f"{self.assigner!r} {operator.options['aggregate']} lateness={operator.options['lateness']}"
         self.state = await self.setting.open_state(operator)
         self.notes = self.state.list("window", mode="union")
-        for description, _ in self.notes.items:
+        for description, _, _ in self.notes.items:
             if description != self.description:
                 raise StateMismatch(
                     operator.name,
@@ -72,7 +72,8 @@ class WindowStage(Stage):
                     "give it another uid, and allow the old one's state to be dropped",
                 )
         if self.notes.items:
-            self.engine.restore_watermark(min(watermark for _, watermark in self.notes.items))
+            self.engine.restore_watermark(min(watermark for _, watermark, _ in self.notes.items))
+            self.timed = any(timed for _, _, timed in self.notes.items)
         self.state.attach("windows", self.engine, key=key_of_entry)
         if len(self.engine):
             self._arm()
@@ -80,7 +81,7 @@ class WindowStage(Stage):
     async def prepare(self, checkpoint: int) -> None:
         watermark = self.engine.watermark
         # The end of all input is not saved: a job that goes on from here may have more.
-        self.notes.items[:] = [(self.description, MIN_WATERMARK if watermark == MAX_WATERMARK else watermark)]
+        self.notes.items[:] = [(self.description, MIN_WATERMARK if watermark == MAX_WATERMARK else watermark, self.timed)]
 
     # -- records ---------------------------------------------------------------------------------------------------
 

@@ -208,7 +208,9 @@ class Checkpoints:
         self.failures = 0
         done = Completed(pending.number, self.ended_at - pending.begun, manifest.size)
         self.completed.append(done)
-        EVENTS.info("checkpoint complete", extra={"job": self.job, "checkpoint": done.number, "seconds": done.seconds, "bytes": done.nbytes})
+        EVENTS.info(
+            "checkpoint complete", extra={"job": self.job, "checkpoint": done.number, "seconds": done.seconds, "bytes": done.nbytes}
+        )
         self.order("complete", pending.number, None)
         for future in pending.wanted_by:
             if not future.done():

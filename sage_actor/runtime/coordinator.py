@@ -108,7 +108,9 @@ class Coordinator:
         """
         checkpoints, storage = self.checkpoints, self.storage
         if checkpoints is None or storage is None:
-            problem = "it takes no checkpoints, so there is no savepoint of it; set checkpoint.interval" if not self.job.done else "it has ended"
+            problem = (
+                "it takes no checkpoints, so there is no savepoint of it; set checkpoint.interval" if not self.job.done else "it has ended"
+            )
             raise CheckpointError(self.job.name, problem)
         manifest = await checkpoints.request(suspend=stop)
         place = await storage.savepoint(manifest, target)
@@ -182,17 +184,9 @@ class Coordinator:
         if storage is None:
             return SnapshotSetting(attempt=self.number)
         first = self.start is None
-        start = self.start = await storage.begin_attempt(
-            resume=self.resume or not first, restore=self.restore if first else None
-        )
+        start = self.start = await storage.begin_attempt(resume=self.resume or not first, restore=self.restore if first else None)
         self.number = start.attempt
         self.resume = True
-        for skipped in start.skipped:
-            LOGGER.warning("job %r: checkpoint passed over: %s", self.job.name, skipped)
-        if start.leftover:
-            LOGGER.warning(
-                "job %r: an earlier run left a checkpoint (%s), which is kept; resume=True goes on from it", self.job.name, start.leftover_place
-            )
         manifest = start.manifest
         if manifest is not None:
             self.plan = self._make_plan(manifest)

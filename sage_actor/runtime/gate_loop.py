@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import BARRIER, END, IDLE, WATERMARK, Batch, Marker
 from sage_actor.dataflow.watermarks import MAX_WATERMARK
@@ -37,7 +37,7 @@ class GateLoop:
         self.alignment = Alignment(len(channels))
         self.holds = task.mode == "exactly_once"
         self.pending: Batch | None = None
-        self.pending_role = 0
+        self.pending_role: int = 0
         self.reached = self.valve.watermark
 
     async def run(self) -> bool:
@@ -73,12 +73,12 @@ class GateLoop:
                 await task.turns.breathe()
         return True
 
-    async def _take(self, items: list[tuple[int, object]]) -> None:
+    async def _take(self, items: list[tuple[int, Any]]) -> None:
         counters = self.task.counters
         simple = len(self.roles) == 1
         for channel, item in items:
             if item.__class__ is Batch:
-                batch: Batch = item  # type: ignore[assignment]
+                batch: Batch = item
                 counters.batches += 1
                 if not simple or batch.watermarks is not None:
                     self.valve.enter(channel, batch)
@@ -93,7 +93,7 @@ class GateLoop:
                 await self._feed()
                 await self.task.attend()
             elif item.__class__ is Marker:
-                await self._mark(channel, item)  # type: ignore[arg-type]
+                await self._mark(channel, item)
         await self._feed()
         await self._advance()
 

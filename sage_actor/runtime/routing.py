@@ -11,8 +11,8 @@ from sage_actor._core.batch import Batch, Marker
 from sage_actor._core.stable_hash import split_by_key, stable_hash
 from sage_actor.dataflow.graph import Partition
 from sage_actor.errors import OperatorError, UnstableKey
-from sage_actor.runtime.channels import Channel
 from sage_actor.operators.stages import as_list, compute_keys, short
+from sage_actor.runtime.channels import Channel
 
 if TYPE_CHECKING:
     from sage_actor.operators.setting import TaskSetting

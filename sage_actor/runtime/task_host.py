@@ -17,8 +17,8 @@ from sage_actor.actor.portable import dump
 from sage_actor.dataflow.plan import ChannelSpec, TaskSpec
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import FrameError, OperatorError, SageError
-from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
 from sage_actor.ports import offload
+from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
 from sage_actor.runtime.task import Task
 from sage_actor.runtime.task_snapshots import SnapshotSetting
 

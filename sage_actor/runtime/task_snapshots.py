@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from sage_actor.checkpoint.storage import part_prefix
 from sage_actor.dataflow.graph import Operator
 from sage_actor.dataflow.plan import TaskSpec
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import SageError
 from sage_actor.ports import Clock
-from sage_actor.checkpoint.storage import part_prefix
 from sage_actor.state.operator_state import OperatorState
 from sage_actor.state.parts import OperatorPart, PartStorage
 
@@ -70,9 +70,7 @@ class TaskSnapshots:
     background, and reports ("saved", (checkpoint, task, parts)) or ("unsaved", (checkpoint, task, error)).
     """
 
-    def __init__(
-        self, job: str, spec: TaskSpec, settings: JobSettings, setting: SnapshotSetting, clock: Clock, report: Report
-    ) -> None:
+    def __init__(self, job: str, spec: TaskSpec, settings: JobSettings, setting: SnapshotSetting, clock: Clock, report: Report) -> None:
         self.job = job
         self.spec = spec
         self.settings = settings
@@ -113,7 +111,8 @@ class TaskSnapshots:
             index=spec.index,
             parallelism=spec.parallelism,
             groups=spec.groups,
-            backend=self.settings.state_backend,
+            # what sources and sinks keep is a list or two
+            backend="memory" if operator.kind in ("source", "sink") else self.settings.state_backend,
             folder=None if setting.folder is None else f"{setting.folder}/{spec.id}-{operator.id}",
             clock=self.clock,
             operator=operator.name,

@@ -50,8 +50,8 @@ class Watchdog:
             shown = ", ".join(waiting[:5])
             self.fail(
                 JobError(
-                    f"job {self.job!r}: no task has made progress for {now - self.since:.3g} s although records wait for {shown}; a function "
-                    "or sink hangs there, or raise watchdog.timeout"
+                    f"job {self.job!r}: no task has made progress for {now - self.since:.3g} s although records wait for {shown}; "
+                    "a function or sink hangs there, or raise watchdog.timeout"
                 )
             )
             return

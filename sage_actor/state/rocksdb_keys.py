@@ -31,7 +31,7 @@ def encode(key: Any, depth: int = 0) -> tuple[bytes, bool]:
     Raises:
         UnstableKey: the key has no encoding that is the same everywhere.
     """
-    cls: type[Any] = type(key)
+    cls = cast("Any", type(key))
     if cls is str:
         return b"s" + cast("str", key).encode("utf-8", "surrogatepass"), True
     if cls is int:
@@ -94,7 +94,7 @@ def _sequence(kind: bytes, items: tuple[Any, ...], depth: int) -> tuple[bytes, b
 
 def _encode_other(key: Any, depth: int) -> bytes:
     """The order of the questions is that of `stable_hash`: an IntEnum is an int, a str subclass a str."""
-    cls: type[Any] = type(key)
+    cls = cast("Any", type(key))
     own = getattr(cls, "__stable_key__", None)
     if own is not None:
         if depth > _DEEPEST:
@@ -157,7 +157,7 @@ def _time(key: datetime) -> bytes:
 
 
 def _record(key: Any, depth: int) -> bytes:
-    cls: Any = type(key)
+    cls = cast("Any", type(key))
     rules: Any = getattr(cls, "__dataclass_params__", None) or getattr(cls, "__struct_config__", None)
     if rules is None or not (rules.frozen and rules.eq):
         raise UnstableKey(cls.__qualname__)

@@ -120,7 +120,6 @@ class Described:
         operator.served = any(graph.operators[tap.source].served for tap in self._taps)
         return operator
 
-
     def _add_two(
         self,
         kind: str,

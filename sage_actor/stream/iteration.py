@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from sage_actor._core.batch import Batch
 from sage_actor._core.batch_queue import BatchQueue
 from sage_actor.errors import MailboxClosed
-from sage_actor.runtime.job import Job
 from sage_actor.operators.stages import as_list
+from sage_actor.runtime.job import Job
 from sage_actor.stream.datastream import DataStream
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class StreamIterator(Generic[T]):
     """Starts its job at the first ``__anext__``; cancels it when dropped or closed before the end.
 
     Records come as soon as they arrive (after a restart, those behind the last checkpoint again), or, if `committed`, with the
-    checkpoint that makes them final, each exactly once. When the job fails or is cancelled, its error is raised after the records before it.
+    checkpoint that makes them final, each exactly once. When the job fails or is cancelled, its error is raised after the records
+    before it.
     """
 
     def __init__(self, env: Environment, stream: DataStream[T], *, committed: bool = False) -> None:
@@ -61,9 +62,7 @@ class StreamIterator(Generic[T]):
 
     def _start(self) -> Job:
         form = "committed" if self._committed else "deliver"
-        end = self._stream._end(
-            None, "iterate-out", None, None, None, form=form, deliver=self._feed.deliver, in_owner=True, handed_on=[0]
-        )
+        end = self._stream._end(None, "iterate-out", None, None, None, form=form, deliver=self._feed.deliver, in_owner=True, handed_on=[0])
         job = self._env._launch([end.operator.id])
         job.on_end(self._feed.ended)
         return job

@@ -31,11 +31,7 @@ class TimedStream(Described, Generic[T]):
     """Part of `DataStream`."""
 
     def assign_timestamps(
-        self,
-        timestamp: Callable[[T], int],
-        strategy: WatermarkStrategy | None = None,
-        *,
-        name: str | None = None,
+        self, timestamp: Callable[[T], int], strategy: WatermarkStrategy | None = None, *, name: str | None = None
     ) -> DataStream[T]:
         """Give each record its event time: whole milliseconds since the epoch.
 
@@ -46,10 +42,10 @@ class TimedStream(Described, Generic[T]):
             GraphError: not a function, or not a strategy.
         """
         check_plain(timestamp, "assign_timestamps")
-        strategy = BoundedDisorder(0) if strategy is None else strategy
-        if not callable(getattr(strategy, "start", None)):
+        chosen: WatermarkStrategy = BoundedDisorder(0) if strategy is None else strategy
+        if not callable(getattr(chosen, "start", None)):
             raise GraphError(f'assign_timestamps: {strategy!r} is no watermark strategy; write BoundedDisorder("2s") or Monotonic()')
-        options = {"extract": timestamp, "strategy": strategy}
+        options = {"extract": timestamp, "strategy": chosen}
         operator = self._add("timestamps", name, "timestamps", None, None, None, options)
         return self._stream([Edge(operator.id)], produced=self._produced)
 
@@ -113,4 +109,3 @@ class TimedStream(Described, Generic[T]):
         from sage_actor.stream.datastream import DataStream
 
         return DataStream(self._env, taps) if produced is None else DataStream(self._env, taps, produced=produced)
-

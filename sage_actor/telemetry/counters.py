@@ -151,7 +151,8 @@ class JobMetrics(Mapping[str, Any]):
     """A job's counters at one moment; never changes.
 
     Keys: ``records_in`` (taken by all sources), ``records_out`` (taken by all ends), ``errors``, ``retried``, ``skipped``,
-    ``dead_letters``, ``late`` (behind the watermark), ``seconds``, the shares ``busy``, ``idle`` and ``backpressured`` (0..1, of all tasks' time),
+    ``dead_letters``, ``late`` (behind the watermark), ``seconds``, the shares ``busy``, ``idle`` and ``backpressured`` (0..1, of all
+    tasks' time),
     ``latency_p50`` and ``latency_p99`` (seconds a task took over a batch), ``operators`` (name -> `OperatorMetrics`), ``tasks``
     (one mapping per task, as reported). All values are plain: they survive JSON and MessagePack.
     """

@@ -264,13 +264,14 @@ async def is_not_disturbed_by_the_dead(case: ExactlyOnceCase[T]) -> None:
     await zombie.write(list(third))  # begun, and of no checkpoint
     sink = await _recovered(case, sinks, 2, 1, [stored])
     await sink.write(list(second))
-    for action in (
+    actions: list[Callable[[], Awaitable[object]]] = [
         lambda: zombie.commit(*stored),
         lambda: zombie.write(list(third)),
         lambda: zombie.prepare(2),
         lambda: zombie.write(list(second)),
         zombie.close,
-    ):
+    ]
+    for action in actions:
         with suppress(SageError, OSError):
             await action()
     prepared = await sink.prepare(2)

@@ -189,6 +189,7 @@ async def test_a_task_without_splits_ends_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.rule("F27")
+@pytest.mark.rule("F28")
 async def test_files_that_come_later_are_read_by_nobody(tmp_path: Path) -> None:
     options, expected = stored(tmp_path, "many texts", [2, 2, 2])
     first, second = await opened(0, 2, **options), await opened(1, 2, **options)

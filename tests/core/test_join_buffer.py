@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_actor._core.join_buffer import IntervalJoin, JoinBuffer
+from sage_actor._core.interval_join import IntervalJoin
+from sage_actor._core.join_buffer import JoinBuffer
 from sage_actor.errors import UnstableKey
 
 GONE = object()

@@ -65,7 +65,7 @@ class Model:
             held: list[list[Any]] = [w for w in windows if w not in touched]
             mine: list[Any] = list[Any]([start, end, [v for w in touched for v in w[2]] + [value], False])
             self.open[key] = [*held, mine]
-            chosen = [mine]
+            chosen: list[list[Any]] = [mine]
         else:
             newest = time - (time - self.offset) % self.every
             starts = [s for s in range(newest, newest - self.size, -self.every) if s <= time < s + self.size]
@@ -75,7 +75,7 @@ class Model:
                 return
             chosen = []
             for start in sorted(starts):
-                mine = next((w for w in windows if w[0] == start), [start, start + self.size, [], False])
+                mine = next((w for w in windows if w[0] == start), list[Any]([start, start + self.size, [], False]))
                 if not mine[2]:
                     windows.append(mine)
                 mine[2].append(value)

@@ -116,11 +116,11 @@ STEPS = st.lists(
         st.tuples(st.just("write")),
         st.tuples(st.just("save")),
         st.tuples(st.just("abandon")),
-        st.tuples(st.just("crash"), st.integers(1, 4)),
+        st.tuples(st.just("crash"), st.integers(1, 3)),
         st.tuples(st.just("clear")),
     ),
-    min_size=30,
-    max_size=120,
+    min_size=10,
+    max_size=50,
 )
 
 
@@ -247,7 +247,7 @@ class Model:
 
 
 @pytest.mark.rule("F14", "F15")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps=STEPS)
 def test_a_store_is_what_dicts_would_be_through_freezing_crashes_and_rescaling(steps: list[tuple[Any, ...]]) -> None:
     async def run() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,6 +167,69 @@ def test_late_records_reach_the_late_output() -> None:
     assert Counter(pairs) == Counter(
         (a, b) for a in left for b in right if a not in lost and abs(a[1] - b[1]) <= 5
     ), "each record is either joined as it must be, or late"  # fmt: skip
+
+
+class Falling(sage.Source[Record]):
+    """Gives its records, then falls silent without an end."""
+
+    def __init__(self, rows: list[Record]) -> None:
+        self.rows = rows
+
+    async def read(self, limit: int) -> Sequence[Record] | None:
+        if not self.rows:
+            await asyncio.Event().wait()
+        rows, self.rows = self.rows[:limit], self.rows[limit:]
+        return rows
+
+
+@pytest.mark.simulate(seeds=5)
+@pytest.mark.rule("F17")
+async def test_a_silent_input_holds_nobody_up() -> None:
+    """The other one goes on, and so does the join."""
+    pairs: list[Any] = []
+    async with sage.Environment("silent") as env:
+        left = env.from_source(Falling([("a", t, t) for t in range(50)])).assign_timestamps(time_of, Monotonic())
+        right = env.from_source(Falling([("a", 3, 0)])).assign_timestamps(time_of, Monotonic(idle_after="1s"))
+        async for pair in left.key_by(key_of).join(right.key_by(key_of), window=Tumbling(10), how="left"):
+            pairs.append(pair)
+            if len(pairs) == 40:
+                break
+    assert pairs == [(("a", t, t), ("a", 3, 0) if t < 10 else None) for t in range(40)]
+
+
+class FailsOnce:
+    """Raises at its 500th record, in the first attempt only: then the file is there."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+        self.seen = 0
+
+    def map(self, value: Any) -> Any:
+        self.seen += 1
+        if self.seen == 500 and not self.mark.exists():
+            self.mark.touch()
+            raise ValueError("a crash")
+        return value
+
+
+@pytest.mark.parametrize("backend", ["local", "process"])
+@pytest.mark.parametrize("name", ["interval", "outer", "as of"])
+def test_a_crash_loses_and_doubles_nothing(name: str, backend: str, tmp_path: Path) -> None:
+    describe, oracle = JOINS[name]
+    rows = [("abcdefg"[i % 7], i, i) for i in range(1400)]
+    checkpoints = {"checkpoint.dir": str(tmp_path / "checkpoints"), "checkpointing": "exactly_once", "restart.strategy": "fixed-delay"}
+
+    async def job() -> list[Any]:
+        settings = checkpoints | {"restart.delay": "1ms"}
+        async with sage.Environment("crashing", backend=backend, parallelism=2, config=settings) as env:
+            sides = [env.from_collection(rows).assign_timestamps(time_of, Monotonic()).key_by(key_of) for _ in range(2)]
+            result = describe(*sides).map(FailsOnce(tmp_path / "failed")).checkpoint_every(100).collect()
+            await env.execute()
+        return list(result)
+
+    result = asyncio.run(job())
+    assert (tmp_path / "failed").exists(), "nothing crashed"
+    assert Counter(result) == oracle(rows, rows)
 
 
 REFUSED: list[tuple[Describe, str]] = [

@@ -8,6 +8,7 @@ import pytest
 
 import sage_actor as sage
 from sage_actor.dataflow.output_tag import OutputTag
+from sage_actor.dataflow.pattern import Pattern
 from sage_actor.dataflow.process_functions import KeyedContext, KeyedProcessFunction
 from sage_actor.dataflow.watermarks import BoundedDisorder, Monotonic
 
@@ -133,3 +134,36 @@ async def test_a_failing_timer_ends_the_job_with_its_address() -> None:
                 lambda click: click[0]
             ).process(Failing()).collect()
             await env.execute()
+
+
+@pytest.mark.rule("F37")
+@pytest.mark.parametrize("state", ["memory", "rocksdb"])
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.asyncio
+async def test_state_timers_and_matches_survive_crashes(state: str, parallelism: int) -> None:
+    """Two crashes, each after a checkpoint: every visit and every match once."""
+    if state == "rocksdb":
+        pytest.importorskip("rocksdict")
+    taken: list[Click] = []
+    crashes = [70, 180]
+
+    def fragile(click: Click) -> Click:
+        taken.append(click)
+        if crashes and len(taken) == crashes[0]:
+            crashes.pop(0)
+            raise RuntimeError("crash")
+        return click
+
+    settings = {"checkpointing": "exactly_once", "checkpoint.interval": "1h", "restart.delay": "1ms", "state.backend": state}
+    pair: Pattern[Click] = Pattern.begin("in").where(lambda c: c[1] % 60 == 0).then("out").where(lambda c: c[1] % 60 == 9).within(30)
+    async with sage.Environment("fragile", parallelism=parallelism, config=settings) as env:
+        clicks = env.from_collection(CLICKS).checkpoint_every(50).map(fragile)
+        keyed = clicks.assign_timestamps(lambda click: click[1], BoundedDisorder(5)).key_by(lambda click: click[0])
+        visits, pairs = keyed.process(Visits()).collect(), keyed.pattern(pair).collect()
+        await env.execute()
+    assert crashes == []
+    assert len(taken) > len(CLICKS)  # something was read again
+    assert sorted(visits) == VISITS
+    assert sorted((user, match["in"][0][1]) for user, match in pairs) == sorted(
+        (user, start) for start in range(0, 600, 60) for user in USERS
+    )
