@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import sage_actor as sage
@@ -29,7 +30,8 @@ def measure(options: Options) -> Result:
     events = events_of(count)
     reason = window_flows.missing()
     expected, _ = plain_sliding(events, SIZE, EVERY)
-    runs = {"floor": lambda: plain_sliding(events, SIZE, EVERY)[1], **{loop: partial(run, loop, events, expected) for loop in LOOPS}}
+    runs: dict[str, Callable[[], float]] = {"floor": lambda: plain_sliding(events, SIZE, EVERY)[1]}
+    runs |= {loop: partial(run, loop, events, expected) for loop in LOOPS}
     if not reason:
         runs["peer"] = partial(window_flows.run_sliding, events[: count // 20], SIZE, EVERY, 20)
     return compare(

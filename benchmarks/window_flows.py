@@ -162,7 +162,8 @@ def run_peer(events: list[Event], windower: Any, times: int) -> float:
     def build(op: Any, stream: Any) -> Any:
         import bytewax.operators.windowing as windowing
 
-        keyed = op.key_on("key", stream, lambda e: e[0])
+        name_of: Callable[[Any], str] = lambda e: e[0]
+        keyed = op.key_on("key", stream, name_of)
         time_of_event: Callable[[Any], datetime] = lambda e: e[1]
         add: Callable[[int, Any], int] = lambda total, e: total + e[2]
         clock = windowing.EventClock(ts_getter=time_of_event, wait_for_system_duration=timedelta(0))

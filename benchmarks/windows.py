@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import sage_actor as sage
@@ -28,7 +29,8 @@ def measure(options: Options) -> Result:
     events = events_of(count)
     reason = window_flows.missing()
     expected, _ = plain_tumbling(events, SIZE)
-    runs = {"floor": lambda: plain_tumbling(events, SIZE)[1], **{loop: partial(run, loop, events, expected) for loop in LOOPS}}
+    runs: dict[str, Callable[[], float]] = {"floor": lambda: plain_tumbling(events, SIZE)[1]}
+    runs |= {loop: partial(run, loop, events, expected) for loop in LOOPS}
     if not reason:
         runs["peer"] = partial(window_flows.run_tumbling, events[: count // 10], SIZE, 10)
     return compare(

@@ -8,10 +8,18 @@ class Slot:
     """The records of one key: side 0 and side 1, each sorted by time and, among equal times, by arrival."""
 
     @property
-    def key(self) -> Any: ...
-    def count(self, side: int) -> int: ...
-    def times(self, side: int) -> list[int]: ...
-    def records(self, side: int) -> list[Any]: ...
+    def key(self) -> Any:
+        """What names the slot: the key it was added under, or that one's ``__stable_key__``."""
+
+    def count(self, side: int) -> int:
+        """Number of records of a side."""
+
+    def times(self, side: int) -> list[int]:
+        """Their times, ascending."""
+
+    def records(self, side: int) -> list[Any]:
+        """The records of a side, in order of time."""
+
     def numbers(self, side: int) -> list[int]:
         """In which order the records came; unique and rising within a buffer."""
 
@@ -47,11 +55,15 @@ class JoinBuffer:
     def add(self, key: Hashable, side: int, time: int, value: Any) -> Slot:
         """Put a record into its place."""
 
-    def find(self, key: Hashable) -> Slot | None: ...
+    def find(self, key: Hashable) -> Slot | None:
+        """The slot of a key; None if nothing was put there, or all of it has gone."""
+
     def plain_key(self, key: Any) -> Any:
         """The key, or what its ``__stable_key__`` says: equal keys give equal ones."""
 
-    def slots(self) -> list[Slot]: ...
+    def slots(self) -> list[Slot]:
+        """All slots, in no order to rely on; some may be empty."""
+
     def drop(self, slot: Slot, side: int, count: int) -> None:
         """Remove the `count` oldest of a side; an empty slot goes as a whole."""
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sage_actor.errors import GraphError
+
+if TYPE_CHECKING:
+    from sage_actor.state.handles import StateAccess
 
 __all__ = ["FunctionContext"]
 
@@ -28,6 +34,15 @@ class FunctionContext:
     parallelism: int = 1
     worker: int = 0
     settings: Mapping[str, object] = field(default_factory=lambda: dict[str, object]())
+
+    @property
+    def state(self) -> StateAccess:
+        """Handles of the function's state, in operators that keep state by key.
+
+        Raises:
+            GraphError: this one does not.
+        """
+        raise GraphError(f"operator {self.operator_name!r} keeps no state by key; write key_by(...).process(...)")
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

@@ -12,10 +12,13 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import GraphError
+
+if TYPE_CHECKING:
+    from sage_actor.dataflow.process_functions import ProcessContext
 
 __all__ = [
     "AggregateFunction",
@@ -102,7 +105,7 @@ class SinkFunction(BaseFunction, Generic[T_contra]):
 class ProcessFunction(BaseFunction, Generic[T_contra, R_co]):
     """One record and its context in, any number of results out."""
 
-    def process(self, value: T_contra, context: FunctionContext, /) -> Iterable[R_co] | None:
+    def process(self, value: T_contra, context: ProcessContext, /) -> Iterable[R_co] | None:
         """Return the results for one record, or None for none."""
         raise NotImplementedError(f"{type(self).__name__} must implement process(value, context)")
 
@@ -258,11 +261,15 @@ def method_name(kind: str, target: Any) -> str:
     return candidates[0]
 
 
+PLACEHOLDERS = (__name__, "sage_actor.dataflow.process_functions", "sage_actor.dataflow.co_functions")
+"""Modules whose base classes have methods that only say what to implement."""
+
+
 def implements(cls: type, name: str) -> bool:
     """Whether a class has such a method of its own or from a base other than our placeholders (nor from its metaclass)."""
     for base in cls.__mro__[:-1]:
         if name in vars(base):
-            return base.__module__ != __name__ and callable(getattr(cls, name, None))
+            return base.__module__ not in PLACEHOLDERS and callable(getattr(cls, name, None))
     return False
 
 

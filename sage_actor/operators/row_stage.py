@@ -13,6 +13,8 @@ from sage_actor.dataflow.graph import Operator
 from sage_actor.dataflow.policies import Retry
 from sage_actor.errors import GraphError
 from sage_actor.operators.codegen import StepShape, build_loop, failing_step, slices
+from sage_actor.operators.row_context import RowContext
+from sage_actor.operators.side_outputs import SideOutputs
 from sage_actor.operators.stages import Emit, Stage, Turns, as_list, cancelled_from_outside
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class RowStage(Stage):
         self.functions: list[Callable[..., Any]] = []
         self.handlers: list[Callable[..., float | None] | None] = []
         self.contexts: list[Any] = []
+        self.row_contexts: list[RowContext] = []
 
     async def open(self) -> None:
         for operator in self.operators:
@@ -63,7 +66,10 @@ class RowStage(Stage):
                 function = cached(function)
             self.functions.append(function)
             self.handlers.append(None if handling == "raise" else partial(self._settle, i))
-            self.contexts.append(self.context(self.operators[i]) if replica.takes_context else None)
+            self.contexts.append(None)
+            if replica.takes_context:
+                self.contexts[i] = RowContext(self.context(self.operators[i]), SideOutputs(self, i))
+                self.row_contexts.append(self.contexts[i])
         self.shapes = tuple(shapes)
         self.loop = build_loop(self.shapes)
         self.plain = self.one_to_one and all(shape.handling == "raise" for shape in shapes)
@@ -91,6 +97,8 @@ class RowStage(Stage):
         most = min(self.setting.settings.batch_records, ROOM)
         out: list[Any] = []
         it: Any = iter(part)  # a list iterator: its length hint tells how far it is
+        for context in self.row_contexts:
+            context.begin(batch, start + len(part), it)
         emitted = 0
         loop = self.loop.function(it, out, most, self.counts, slices, self.functions, self.handlers, self.contexts)
         begun = flushed = time.perf_counter()
@@ -120,6 +128,7 @@ class RowStage(Stage):
             if out and faults.tags is None:
                 emitted += len(out)
                 await emit(Batch(out))
+            await self._flush_sides()
             step = failing_step(self.loop, failure.__traceback__)
             self._count(len(part) - it.__length_hint__(), emitted, begun, step)
             self._raise(error, failure, step, part, it)
@@ -134,8 +143,14 @@ class RowStage(Stage):
             await emit(result)
         elif faults.dropped:
             faults.dropped.clear()
+        if self.row_contexts:
+            await self._flush_sides()
         if faults.asides or faults.replies:
             await faults.flush()
+
+    async def _flush_sides(self) -> None:
+        for context in self.row_contexts:
+            await context.sides.flush()
 
     def _raise(self, error: BaseException, failure: BaseException, step: int, part: Sequence[Any], it: Any) -> None:
         """What left the loop, with its address; called while it is being handled."""
@@ -153,6 +168,8 @@ class RowStage(Stage):
         out: list[Any] = []
         kept: list[int] = []
         it: Any = iter(part)
+        for context in self.row_contexts:
+            context.begin(batch, start + len(part), it)
         timed_loop = build_loop(self.shapes, rows=True)
         loop = timed_loop.function(
             it, out, most, self.counts, slices, self.functions, self.handlers, self.contexts, range(start, start + len(part)), kept
@@ -185,6 +202,7 @@ class RowStage(Stage):
             if out:
                 emitted += len(out)
                 await emit(timed(out, kept[: len(out)], batch))
+            await self._flush_sides()
             step = failing_step(timed_loop, failure.__traceback__)
             self._count(len(part) - it.__length_hint__(), emitted, begun, step)
             self._raise(error, failure, step, part, it)
@@ -193,6 +211,8 @@ class RowStage(Stage):
         faults.dropped.clear()
         if out:
             await emit(timed(out, kept, batch))
+        if self.row_contexts:
+            await self._flush_sides()
         if faults.asides or faults.replies:
             await faults.flush()
 

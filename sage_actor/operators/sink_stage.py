@@ -45,9 +45,9 @@ class SinkStage(Stage):
                 self.state = await setting.open_state(operator)
                 # Every task sees what all of them had prepared, and commits its share of it (F25).
                 stored = sorted(self.state.list("prepared", mode="union").items, key=lambda entry: entry[0])
-                share = setting.parallelism
-                own = [entry for at, entry in enumerate(stored) if at % share == setting.index]
-                others = [entry for at, entry in enumerate(stored) if at % share != setting.index]
+                # A former task's go to one task, in their order.
+                own = [(number, prepared) for number, task, prepared in stored if task % setting.parallelism == setting.index]
+                others = [(number, prepared) for number, task, prepared in stored if task % setting.parallelism != setting.index]
                 await self.sink.recover(own, SinkRecovery(context, setting.attempt, setting.restored_from, others))
                 self.state.list("prepared", mode="union").items = []
         except (GraphError, CommitFailed):
@@ -91,7 +91,7 @@ class SinkStage(Stage):
         if prepared is not None:
             self.pending.append((checkpoint, prepared))
         assert self.state is not None
-        self.state.list("prepared", mode="union").items = list(self.pending)
+        self.state.list("prepared", mode="union").items = [(number, self.setting.index, kept) for number, kept in self.pending]
 
     async def completed(self, checkpoint: int) -> None:
         """Commit everything up to the checkpoint, in order, and nothing behind it (F24)."""

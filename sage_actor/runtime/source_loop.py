@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
-from sage_actor.dataflow.source import NotReady, Source
+from sage_actor.dataflow.source import NOT_READY, NotReady, Source
 from sage_actor.dataflow.watermarks import MAX_WATERMARK
 from sage_actor.errors import OperatorError
 from sage_actor.operators.row_stage import RowStage
@@ -62,6 +62,11 @@ class SourceLoop:
         except Exception as error:
             raise self.error(error) from error
 
+    @property
+    def has_read(self) -> bool:
+        """Whether records have been read that the chain has not seen yet."""
+        return self.read is not None and self.read.done()
+
     def prepare(self) -> None:
         """Put where the source stands into its state."""
         if self.state is not None and self.source is not None:
@@ -94,7 +99,7 @@ class SourceLoop:
                     return True
             begun = clock()
             try:
-                got = source.read_nowait(limit)
+                got = source.read_nowait(limit) if self.read is None else NOT_READY
                 if isinstance(got, NotReady):
                     await task.flush()
                     got = await self._wait_for_read(source, limit)

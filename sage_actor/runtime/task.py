@@ -184,6 +184,9 @@ class Task:
                 await stage.completed(self.confirmed)
             self.report("committed", (self.confirmed, self.spec.id))
         while self.requests:
+            if isinstance(self.loop, SourceLoop) and self.loop.has_read:
+                self.attention = True  # the source counts these records as read: they go before the barrier (F2)
+                return
             number, suspend = self.requests.pop(0)
             await self.snapshot_at(number)
             self.suspended = self.suspended or suspend

@@ -50,10 +50,9 @@ class Valve:
         for other in self.channels:
             if other is not state and other.active and other.aligned and other.watermark < others:
                 others = other.watermark
-        batch.watermarks = column = combined_watermarks(column, others, self.watermark)
+        batch.watermarks = combined = combined_watermarks(column, others, self.watermark)
         self._raise(state, column[-1])
-        if column[-1] > self.watermark:
-            self.watermark = column[-1]
+        self._rise(combined[-1])
 
     def advance(self, channel: int, watermark: int) -> int:
         """A watermark has come; answers the combined one."""

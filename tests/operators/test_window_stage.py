@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sage_actor as sage
+from sage_actor.actor.portable import dump
 from sage_actor.dataflow.functions import AggregateFunction
 from sage_actor.dataflow.output_tag import OutputTag
 from sage_actor.dataflow.triggers import Continuous, CountTrigger, EventTime, ProcessingTime, Purging
@@ -89,7 +91,8 @@ def options_of(assigner: Any, describe: Describe, lateness: int = 0, *, whole: b
         windowed = windowed.late_output(LATE)
     described: Any = describe(windowed)
     options: dict[str, Any] = described._env.graph.operators[-1].options
-    return options
+    copied: dict[str, Any] = pickle.loads(dump(options))  # they travel to workers
+    return copied
 
 
 @dataclass
@@ -186,8 +189,9 @@ async def run_stage(
     out: list[tuple[str, int, int, Any, int]] = []
     for result, stamp, mark in task.out:
         assert stamp == result.end - 1
-        value: Any = result.value[2] if isinstance(result.value, tuple) else result.value
-        out.append((result.key, result.start, result.end, value, mark))
+        value: Any = result.value
+        number: Any = value[2] if type(value) is tuple else value  # pyright: ignore[reportUnknownVariableType]
+        out.append((result.key, result.start, result.end, number, mark))
     return task, out
 
 

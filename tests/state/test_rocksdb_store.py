@@ -304,13 +304,13 @@ async def test_the_order_of_sub_keys_survives_leaving_memory_and_changes_in_part
         for sub in ("z", "a", "m"):
             rows.put(1, sub, 1)
         push_out(store)
-        rows.put(1, "a", 2)
+        rows.put(1, "z", 2)
         rows.put(1, "b", 3)
-        rows.delete(1, "m")
-        rows.put(1, "m", 4)
-        assert list(rows.scan(1)) == [("z", 1), ("a", 2), ("b", 3), ("m", 4)]
+        rows.delete(1, "a")
+        rows.put(1, "a", 4)
+        assert list(rows.scan(1)) == [("z", 2), ("m", 1), ("b", 3), ("a", 4)]
         push_out(store)
-        assert list(rows.scan(1)) == [("z", 1), ("a", 2), ("b", 3), ("m", 4)]
+        assert list(rows.scan(1)) == [("z", 2), ("m", 1), ("b", 3), ("a", 4)]
         push_out(store)
         rows.clear(1)
         rows.put(1, "q", 5)
@@ -328,10 +328,12 @@ async def test_a_change_to_an_entry_whose_load_fills_the_memory_is_not_lost() ->
             rows.put(2, sub, 0)
         for sub in range(40):
             push_out(store)
-            for key in (1, 2):
-                for part in range(sub + 1):
-                    rows.put(key, part, rows.get(key, part) + 1)
-        assert dict(rows.scan(1)) == dict(rows.scan(2)) == {sub: 40 - sub for sub in range(40)}
+            for part in range(sub + 1):
+                for key in (1, 2):
+                    rows.put(key, part, sub)
+                assert (rows.get(1, part), rows.get(2, part)) == (sub, sub)
+            push_out(store)
+            assert dict(rows.scan(1)) == dict(rows.scan(2)) == {part: sub if part <= sub else 0 for part in range(40)}
 
 
 @pytest.mark.asyncio
@@ -376,7 +378,26 @@ async def test_what_was_removed_elsewhere_does_not_come_back_when_tasks_become_f
                 if key < checkpoint * 10:
                     store.table("sums").delete(key)
         assert sorted(stores[0].table("sums").keys()) == list(range(30, 100))
-        assert [sub for sub, _ in stores[0].nested("rows").scan(5)] == ["first", "a8", "a7", "a6"]
+        for key in range(100):
+            assert [sub for sub, _ in stores[0].nested("rows").scan(key)] == ["first", "a8", "a7", "a6"]
+
+
+@pytest.mark.asyncio
+async def test_sub_keys_added_after_tasks_became_fewer_come_last() -> None:
+    async with Places() as places:
+        storage = MemoryStorage()
+        stores = [await places.store(index, 2) for index in range(2)]
+        keys = [next(key for key in range(100) if store.first <= key_group(key, GROUPS) <= store.last) for store in stores]
+        for store, key, size in zip(stores, keys, (1, 90), strict=True):
+            for sub in range(size):
+                store.nested("rows").put(key, sub, sub)
+        parts = [await save(store, storage, 1) for store in stores]
+        for order in (parts, parts[::-1]):
+            only = await places.store()
+            await only.restore(order, storage)
+            for key, size in zip(keys, (1, 90), strict=True):
+                only.nested("rows").put(key, -1, "last")
+                assert [sub for sub, _ in only.nested("rows").scan(key)] == [*range(size), -1]
 
 
 @pytest.mark.asyncio

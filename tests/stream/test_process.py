@@ -9,7 +9,7 @@ import pytest
 import sage_actor as sage
 from sage_actor.dataflow.output_tag import OutputTag
 from sage_actor.dataflow.pattern import Pattern
-from sage_actor.dataflow.process_functions import KeyedContext, KeyedProcessFunction
+from sage_actor.dataflow.process_functions import KeyedContext, KeyedProcessFunction, ProcessContext
 from sage_actor.dataflow.watermarks import BoundedDisorder, Monotonic
 
 Click = tuple[str, int]
@@ -167,3 +167,25 @@ async def test_state_timers_and_matches_survive_crashes(state: str, parallelism:
     assert sorted((user, match["in"][0][1]) for user, match in pairs) == sorted(
         (user, start) for start in range(0, 600, 60) for user in USERS
     )
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.asyncio
+async def test_side_outputs_of_a_process_function_without_keys(stamped: bool) -> None:
+    odd: OutputTag[tuple[int, int | None]] = OutputTag("odd")
+
+    def sort(number: int, context: ProcessContext) -> Iterable[int]:
+        if number % 2:
+            context.output(odd, (number, context.timestamp))
+            return ()
+        return (number,)
+
+    async with sage.Environment("sort") as env:
+        numbers = env.from_collection(range(10))
+        if stamped:
+            numbers = numbers.assign_timestamps(lambda n: n * 10)
+        sorted_out = numbers.flat_map(lambda n: [n, n]).process(sort)
+        evens, odds = sorted_out.collect(), sorted_out.side_output(odd).collect()
+        await env.execute()
+    assert list(evens) == [n for n in range(0, 10, 2) for _ in range(2)]
+    assert list(odds) == [(n, n * 10 if stamped else None) for n in range(1, 10, 2) for _ in range(2)]

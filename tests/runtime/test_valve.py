@@ -1,0 +1,81 @@
+"""Event time over several channels, against the rule written down plainly."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sage_actor._core.batch import Batch
+from sage_actor.dataflow.watermarks import MIN_WATERMARK
+from sage_actor.runtime.valve import Valve
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["mark", "idle", "end", "batch"]), st.integers(-50, 50)), max_size=60
+)
+
+
+@pytest.mark.rule("F16")
+@pytest.mark.rule("F17")
+@pytest.mark.rule("F18")
+@given(STEPS)
+def test_the_least_of_active_aligned_channels(steps: list[tuple[int, str, int]]) -> None:
+    valve = Valve(3)
+    latest = [MIN_WATERMARK] * 3
+    active = [True] * 3
+    aligned = [True] * 3
+    ended: set[int] = set()
+    output = MIN_WATERMARK
+    for channel, step, value in steps:
+        if channel in ended:
+            continue
+        if step in ("mark", "batch"):
+            if not active[channel]:
+                active[channel], aligned[channel] = True, latest[channel] >= output
+            if step == "batch":
+                batch = Batch([0], timestamps=[0], watermarks=[value])
+                others = [latest[i] for i in range(3) if i != channel and active[i] and aligned[i]]
+                valve.enter(channel, batch)
+                certain = max(output, min([value, *others]))
+                assert batch.watermarks == [certain]
+                output = certain
+                latest[channel] = max(latest[channel], value)
+                aligned[channel] = aligned[channel] or latest[channel] >= output
+                continue
+            latest[channel] = max(latest[channel], value)
+            aligned[channel] = aligned[channel] or latest[channel] >= output
+            answer = valve.advance(channel, value)
+        else:
+            active[channel] = False
+            if step == "end":
+                ended.add(channel)
+                latest[channel] = MIN_WATERMARK
+            answer = valve.end(channel) if step == "end" else valve.fall_idle(channel)
+        if any(active):
+            counted = [latest[i] for i in range(3) if active[i] and aligned[i]]
+            output = max(output, min(counted)) if counted else output
+        else:
+            output = max(output, *latest)
+        assert answer == output
+        assert valve.idle == (not any(active))
+
+
+@pytest.mark.rule("F17")
+def test_an_idle_channel_holds_nobody_up() -> None:
+    valve = Valve(2)
+    assert valve.advance(0, 100) == MIN_WATERMARK
+    assert valve.fall_idle(1) == 100
+    assert not valve.idle
+    assert valve.fall_idle(0) == 100
+    assert valve.idle
+
+
+@pytest.mark.rule("F18")
+def test_a_channel_that_comes_back_late_does_not_pull_time_back() -> None:
+    valve = Valve(2)
+    valve.fall_idle(1)
+    valve.advance(0, 100)
+    assert valve.advance(1, 50) == 100
+    assert valve.advance(0, 200) == 200, "the channel that is behind does not count yet"
+    assert valve.advance(1, 200) == 200
+    assert valve.advance(0, 300) == 200, "now it does"
