@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from sage_actor.connectors.file_source import FileSource as FileSource
     from sage_actor.connectors.sqlite_sink import SqliteSink as SqliteSink
     from sage_actor.connectors.transactional_file_sink import TransactionalFileSink as TransactionalFileSink
+    from sage_actor.dataflow.co_functions import BroadcastContext as BroadcastContext
     from sage_actor.dataflow.co_functions import BroadcastProcessFunction as BroadcastProcessFunction
     from sage_actor.dataflow.co_functions import CoFlatMapFunction as CoFlatMapFunction
     from sage_actor.dataflow.co_functions import CoMapFunction as CoMapFunction
     from sage_actor.dataflow.co_functions import CoProcessFunction as CoProcessFunction
     from sage_actor.dataflow.co_functions import KeyedCoProcessFunction as KeyedCoProcessFunction
+    from sage_actor.dataflow.co_functions import ReadOnlyBroadcastContext as ReadOnlyBroadcastContext
     from sage_actor.dataflow.context import FunctionContext as FunctionContext
     from sage_actor.dataflow.functions import AggregateFunction as AggregateFunction
     from sage_actor.dataflow.functions import BaseFunction as BaseFunction
@@ -189,11 +191,13 @@ _PLACES = {
     "connectors.sqlite_sink": ("SqliteSink",),
     "connectors.transactional_file_sink": ("TransactionalFileSink",),
     "dataflow.co_functions": (
+        "BroadcastContext",
         "BroadcastProcessFunction",
         "CoFlatMapFunction",
         "CoMapFunction",
         "CoProcessFunction",
         "KeyedCoProcessFunction",
+        "ReadOnlyBroadcastContext",
     ),
     "dataflow.context": ("FunctionContext",),
     "dataflow.functions": (
@@ -309,6 +313,7 @@ __all__ = [
     "BadCall",
     "BaseFunction",
     "BoundedDisorder",
+    "BroadcastContext",
     "BroadcastProcessFunction",
     "BroadcastRouter",
     "CheckpointDamaged",
@@ -389,6 +394,7 @@ __all__ = [
     "Punctuated",
     "Purging",
     "RandomRouter",
+    "ReadOnlyBroadcastContext",
     "ReducingState",
     "RemoteEnvironment",
     "Reply",

@@ -12,7 +12,7 @@ __all__ = ["OutputTag"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: OutputTag[int]("late") could not set its attribute of the origin then
 class OutputTag(Generic[T]):
     """A side output: where late records, or whatever a process function puts aside, are found.
 

@@ -32,7 +32,8 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSpec:
-    """One ordered path between two tasks: its number, both ends, the slot in the receiver's gate, and which input it belongs to."""
+    """One ordered path between two tasks: its number, both ends, the slot in the receiver's gate, which input it belongs to, and
+    whether what comes through it carries event time."""
 
     id: int
     source_task: int
@@ -41,6 +42,7 @@ class ChannelSpec:
     target_worker: int
     slot: int
     role: int = 0
+    timed: bool = True
 
 
 @dataclass(slots=True)
@@ -179,11 +181,21 @@ def can_fuse(first: Operator, second: Operator, edge: Edge, parallelism: dict[in
     return edge.partition.kind == "forward" or parallelism[first.id] == 1
 
 
+def with_event_time(operators: Iterable[Operator]) -> set[int]:
+    """Operators whose records have timestamps: assign_timestamps lies before them."""
+    timed: set[int] = set()
+    for operator in sorted(operators, key=lambda operator: operator.id):
+        if operator.kind in ("timestamps", "window") or any(edge.source in timed for edge in operator.inputs):
+            timed.add(operator.id)
+    return timed
+
+
 def connect(
     chains: list[Chain], chain_of: dict[int, int], tasks_of: dict[int, list[TaskSpec]], settings: JobSettings, restored: Mapping[str, int]
 ) -> None:
     """Create the channels between tasks of different chains."""
     number = 0
+    timed = with_event_time([operator for chain in chains for operator in chain.operators])
     names = {operator.id: operator.name for chain in chains for operator in chain.operators}
     for chain in chains:
         head = chain.operators[0]
@@ -203,7 +215,7 @@ def connect(
                 receivers = [targets[source.index]] if pointwise else targets[:1] if edge.partition.kind == "gather" else targets
                 channels: list[ChannelSpec] = []
                 for target in receivers:
-                    channel = ChannelSpec(number, source.id, source.worker, target.id, target.worker, len(target.inputs), edge.role)
+                    channel = ChannelSpec(number, source.id, source.worker, target.id, target.worker, len(target.inputs), edge.role, edge.source in timed)
                     number += 1
                     channels.append(channel)
                     target.inputs.append(channel)

@@ -242,7 +242,7 @@ class GeneralWindows:
             del self.open[content.key]
         self.dirty.pop(content, None)
         if content.saved:
-            pass
+            self.removed[content.key, content.id] = None
 
     # -- times -----------------------------------------------------------------------------------------------------
 

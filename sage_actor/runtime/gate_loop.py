@@ -33,7 +33,7 @@ class GateLoop:
         self.roles = [channel.role for channel in channels]
         self.two = any(self.roles)
         self.open = len(channels)
-        self.valve = Valve(len(channels))
+        self.valve = Valve([channel.timed for channel in channels])
         self.alignment = Alignment(len(channels))
         self.holds = task.mode == "exactly_once"
         self.pending: Batch | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sage_actor._core.batch import Batch
@@ -19,11 +20,13 @@ class ChannelTime:
         watermark: its highest so far.
         active: neither idle nor ended.
         aligned: it counts: since it came back from idleness it has caught up with what was passed on already.
+        timed: whether it ever carries event time; one without holds nobody up and says nothing.
     """
 
     watermark: int = MIN_WATERMARK
     active: bool = True
     aligned: bool = True
+    timed: bool = True
 
 
 class Valve:
@@ -33,14 +36,16 @@ class Valve:
     meanwhile may be late.
     """
 
-    def __init__(self, channels: int) -> None:
-        self.channels = [ChannelTime() for _ in range(channels)]
+    def __init__(self, timed: Sequence[bool]) -> None:
+        self.channels = [ChannelTime(active=carries, timed=carries) for carries in timed]
         self.watermark = MIN_WATERMARK
         self.idle = False
 
     def enter(self, channel: int, batch: Batch) -> None:
         """Records have come: bring their column of watermarks to what is certain over all channels."""
         state = self.channels[channel]
+        if not state.timed:
+            return
         if not state.active:
             self._wake(state)
         column = batch.watermarks
@@ -57,6 +62,8 @@ class Valve:
     def advance(self, channel: int, watermark: int) -> int:
         """A watermark has come; answers the combined one."""
         state = self.channels[channel]
+        if not state.timed:
+            return self.watermark
         if not state.active:
             self._wake(state)
         self._raise(state, watermark)
@@ -68,9 +75,7 @@ class Valve:
 
     def end(self, channel: int) -> int:
         """A channel has ended; answers the combined watermark of the others. The end of all is the task's to tell."""
-        state = self.channels[channel]
-        state.watermark = MIN_WATERMARK
-        return self._leave(state)
+        return self._leave(self.channels[channel])
 
     def _leave(self, state: ChannelTime) -> int:
         state.active = False

@@ -93,7 +93,7 @@ class Database:
         return found
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of many keys, for a fifth of the price."""
+        """The values of many keys, in one call of the library."""
         with self._own_errors("read"):
             found: list[bytes | None] = self._rocks.get(list(keys))
         return found

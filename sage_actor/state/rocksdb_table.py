@@ -40,7 +40,7 @@ class RocksTable(CachedTable[Any]):
         return default if value is DELETED else value
 
     def get_many(self, keys: Sequence[Any], default: Any = None) -> list[Any]:
-        """The values of many keys at once; those that are not in memory cost a fifth of what `get` would."""
+        """The values of many keys at once; those that are not in memory are read in few calls of the library."""
         self.prefetch(keys)
         return [self.get(key, default) for key in keys]
 

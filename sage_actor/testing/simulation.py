@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Final, Literal, TypeVar
 
 from sage_actor.ports import system_random
+from sage_actor.testing.simulated_time import virtual_time
 from sage_actor.testing.simulation_errors import (
     NotSimulated,
     SimulationDiverged,
@@ -46,7 +47,7 @@ class Simulation:
 
     A failing schedule is then one integer, and shows again whenever it is run. What each seed does to the order is said in
     `SimulationLoop`; within it, `sage_actor.ports` gives the virtual clock, seeded chance and inline off-loop work, and the
-    module `random` is seeded too. Real time, `os.urandom`, threads, the iteration order of sets of texts and state that one run
+    modules `random` and `time` follow the seed too. `os.urandom`, threads, the iteration order of sets of texts and state that one run
     leaves for the next are outside of its power: compare `log_hash` of two runs to find out. No cyclic garbage is
     collected during a run, only right after it.
 
@@ -108,7 +109,7 @@ class Simulation:
         loop = SimulationLoop(self.seed, max_steps=self._max_steps, busy=self._busy, faults=self._faults)
         left: list[str] = []
         stubborn: list[str] = []
-        with _no_collection(), _seeded(self.seed):
+        with _no_collection(), _seeded(self.seed), virtual_time(loop, self.seed):
             try:
                 result = self._run_main(loop, main)
             except BaseException as error:
@@ -145,6 +146,7 @@ def _close(loop: SimulationLoop) -> list[str]:
     try:
         if tasks:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.bury()
         loop.run_until_complete(loop.shutdown_asyncgens())
     except (SimulationStuck, SimulationEndless):
         return loop.unfinished()

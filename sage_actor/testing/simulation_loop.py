@@ -18,6 +18,7 @@ from types import CodeType, FrameType
 from typing import Any, Final, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from sage_actor.ports import Cancellable
+from sage_actor.testing.simulated_process import PROCESS, SimulatedProcess
 from sage_actor.testing.simulation_errors import NotSimulated, SimulationEndless, SimulationStuck
 from sage_actor.testing.simulation_schedule import Chooser, Schedule, callback_of, name_of
 
@@ -28,6 +29,7 @@ Ts = TypeVarTuple("Ts")
 
 _EPOCH_MS: Final = 1_704_067_200_000  # 2024-01-01: where the wall clock of every simulation starts
 _OFFLOAD_SECONDS: Final = 0.01  # the longest that an offloaded call takes to begin, and then to be heard of
+_BURIALS: Final = 50  # how often a killed coroutine may await on its way out
 _SETTLING_STEPS: Final = 10_000  # after which something that yields for ever counts as unfinished
 
 
@@ -49,12 +51,17 @@ class SimulatedClock:
 
     def __init__(self, loop: SimulationLoop) -> None:
         self._loop = loop
+        self._ahead_ms = 0
 
     def monotonic(self) -> float:
         return self._loop.time()
 
     def now_ms(self) -> int:
-        return _EPOCH_MS + round(self._loop.time() * 1e6) // 1000
+        return _EPOCH_MS + self._ahead_ms + round(self._loop.time() * 1e6) // 1000
+
+    def jump(self, milliseconds: int) -> None:
+        """Somebody sets the wall clock, forwards or backwards; monotonic time and timers know nothing of it."""
+        self._ahead_ms += milliseconds
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -106,6 +113,8 @@ class SimulationLoop(base_events.BaseEventLoop):
         self._logged_at = -1.0
         self._numbers: dict[int, int] = {}  # of tasks, by id; each creation writes its own, so a reused id is right again
         self._created = 0
+        self._dead: dict[asyncio.Task[Any], SimulatedProcess] = {}
+        self._burying = False
 
     # -- time and order ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +154,9 @@ class SimulationLoop(base_events.BaseEventLoop):
             self._jump()
         handle = self._chooser.take(ready)
         if handle.cancelled():
+            return
+        process: SimulatedProcess | None = handle._context.get(PROCESS)
+        if process is not None and not process.admits(handle):
             return
         if self.steps >= self.max_steps:
             ready.appendleft(handle)
@@ -192,11 +204,48 @@ class SimulationLoop(base_events.BaseEventLoop):
             name = f"Task-{number}"
         task = super().create_task(coro, name=name, context=context, **more)
         self._numbers[id(task)] = number
+        process: SimulatedProcess | None = PROCESS.get() if context is None else context.get(PROCESS)
+        if process is not None:
+            process.tasks.add(task)
         return task
 
     def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
-        """The tasks that are not done, oldest first."""
-        return sorted(asyncio.all_tasks(self), key=lambda task: self._numbers.get(id(task), 0))
+        """The tasks that are not done, oldest first; those of crashed processes will never be, and do not count."""
+        return sorted(asyncio.all_tasks(self) - self._dead.keys(), key=lambda task: self._numbers.get(id(task), 0))
+
+    # -- processes --------------------------------------------------------------------------------------------------------
+
+    def kill(self, process: SimulatedProcess) -> None:
+        """A simulated process is no more: nothing of it runs from now on, not even the rest of a ``finally``."""
+        if process.alive:
+            process.alive = False
+            process.parked.clear()
+            for task in process.tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    self._dead[task] = process  # kept, since a coroutine that is dropped would still run its ``finally``
+
+    def resume(self, process: SimulatedProcess) -> None:
+        """A stalled process goes on where it stood."""
+        process.stalled = False
+        self._ready.extend(process.parked)
+        process.parked.clear()
+
+    def bury(self) -> None:
+        """The run is over: let go of what killed processes held. What their ``finally`` blocks do now concerns nobody."""
+        self._burying = True
+        for task, process in self._dead.items():
+            coroutine = task.get_coro()
+            for _ in range(_BURIALS):
+                try:
+                    process.context.copy().run(coroutine.close)  # type: ignore[union-attr, arg-type]
+                    break
+                except BaseException:  # noqa: BLE001 - the coroutine is the user's, and it awaits or fails on its way out
+                    continue
+        self._dead.clear()
+        self._ready.clear()
+        self._scheduled.clear()
+        self._burying = False
 
     def unfinished(self) -> list[str]:
         """The same in words: name and where each waits, outermost call first."""
@@ -211,6 +260,8 @@ class SimulationLoop(base_events.BaseEventLoop):
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Collects in `errors` what other loops only write to the log."""
+        if self._burying:
+            return
         exception = context.get("exception")
         message = str(context.get("message", "error"))
         source = context.get("task") or context.get("future") or context.get("handle")

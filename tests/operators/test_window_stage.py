@@ -171,6 +171,11 @@ def ordered(out: list[tuple[str, int, int, Any, int]]) -> list[list[Any]]:
     return [sorted(group, key=repr) for _, group in itertools.groupby(out, key=lambda row: (row[2], row[4]))]
 
 
+def number_of(value: Any) -> Any:
+    """What `reduce` combines are rows; everything else is shown as it is."""
+    return value[2] if value.__class__ is tuple else value
+
+
 async def run_stage(
     harness: Any, options: dict[str, Any], rows: list[Row], marks: list[int], cuts: list[int], crashes: list[bool]
 ) -> tuple[Any, list[tuple[str, int, int, Any, int]]]:
@@ -189,9 +194,7 @@ async def run_stage(
     out: list[tuple[str, int, int, Any, int]] = []
     for result, stamp, mark in task.out:
         assert stamp == result.end - 1
-        value: Any = result.value
-        number: Any = value[2] if type(value) is tuple else value  # pyright: ignore[reportUnknownVariableType]
-        out.append((result.key, result.start, result.end, number, mark))
+        out.append((result.key, result.start, result.end, number_of(result.value), mark))
     return task, out
 
 
@@ -405,4 +408,22 @@ async def test_late_records_are_counted(harness: Any) -> None:
     task = await harness(WindowStage, kind="window", options=options_of(Tumbling(10), COMPUTED["sum"][0])).open()
     await task.feed([("a", 1, 1), ("a", 11, 1), ("a", 2, 1), ("a", 12, 1)], [1, 11, 2, 12], [MIN_WATERMARK, 0, 10, 10])
     assert (task.counters.late, task.aside) == (1, {"late": [(("a", 2, 1), 2, 10)]})
+    await task.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["sum", "apply", "merging"])
+@pytest.mark.parametrize("assigner", [Tumbling(10), Session(gap=5)])
+async def test_what_is_over_stays_over_where_only_changes_are_saved(harness: Any, name: str, assigner: Any) -> None:
+    task = await harness(WindowStage, kind="window", options=options_of(assigner, COMPUTED[name][0])).open()
+    rows = [(f"key{number}", 0 if number < 3 else 100, number) for number in range(300)]
+    await task.feed(rows, [row[1] for row in rows], [MIN_WATERMARK] * len(rows))
+    whole = sum(ref.size for ref in (await task.save()).files)
+    await task.advance(50)
+    files = (await task.save()).files
+    assert len(files) > 1, "the second snapshot holds only what changed"
+    assert files[-1].size < whole / 5
+    task = await task.restored()
+    await task.advance(MAX_WATERMARK)
+    assert sorted(result.key for result, _, _ in task.out) == sorted(row[0] for row in rows)
     await task.close()

@@ -20,7 +20,7 @@ STEPS = st.lists(
 @pytest.mark.rule("F18")
 @given(STEPS)
 def test_the_least_of_active_aligned_channels(steps: list[tuple[int, str, int]]) -> None:
-    valve = Valve(3)
+    valve = Valve([True] * 3)
     latest = [MIN_WATERMARK] * 3
     active = [True] * 3
     aligned = [True] * 3
@@ -49,7 +49,6 @@ def test_the_least_of_active_aligned_channels(steps: list[tuple[int, str, int]])
             active[channel] = False
             if step == "end":
                 ended.add(channel)
-                latest[channel] = MIN_WATERMARK
             answer = valve.end(channel) if step == "end" else valve.fall_idle(channel)
         if any(active):
             counted = [latest[i] for i in range(3) if active[i] and aligned[i]]
@@ -62,7 +61,7 @@ def test_the_least_of_active_aligned_channels(steps: list[tuple[int, str, int]])
 
 @pytest.mark.rule("F17")
 def test_an_idle_channel_holds_nobody_up() -> None:
-    valve = Valve(2)
+    valve = Valve([True] * 2)
     assert valve.advance(0, 100) == MIN_WATERMARK
     assert valve.fall_idle(1) == 100
     assert not valve.idle
@@ -72,10 +71,27 @@ def test_an_idle_channel_holds_nobody_up() -> None:
 
 @pytest.mark.rule("F18")
 def test_a_channel_that_comes_back_late_does_not_pull_time_back() -> None:
-    valve = Valve(2)
+    valve = Valve([True] * 2)
     valve.fall_idle(1)
     valve.advance(0, 100)
     assert valve.advance(1, 50) == 100
     assert valve.advance(0, 200) == 200, "the channel that is behind does not count yet"
     assert valve.advance(1, 200) == 200
     assert valve.advance(0, 300) == 200, "now it does"
+
+
+def test_a_channel_without_event_time_holds_nobody_up() -> None:
+    valve = Valve([True, False])
+    assert valve.advance(0, 5) == 5
+    batch = Batch([1])
+    valve.enter(1, batch)
+    assert batch.watermarks is None
+    assert valve.fall_idle(0) == 5
+    assert valve.idle
+
+
+def test_what_an_ended_channel_made_certain_stays_certain() -> None:
+    valve = Valve([True, True])
+    valve.advance(0, 70)
+    valve.end(0)
+    assert valve.fall_idle(1) == 70
