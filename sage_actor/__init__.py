@@ -73,7 +73,9 @@ if TYPE_CHECKING:
     from sage_actor.dataflow.triggers import ProcessingTime as ProcessingTime
     from sage_actor.dataflow.triggers import Purging as Purging
     from sage_actor.dataflow.triggers import Trigger as Trigger
+    from sage_actor.dataflow.triggers import TriggerAction as TriggerAction
     from sage_actor.dataflow.triggers import TriggerBase as TriggerBase
+    from sage_actor.dataflow.triggers import TriggerContext as TriggerContext
     from sage_actor.dataflow.two_phase_commit import TwoPhaseCommitSink as TwoPhaseCommitSink
     from sage_actor.dataflow.watermarks import BoundedDisorder as BoundedDisorder
     from sage_actor.dataflow.watermarks import Monotonic as Monotonic
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from sage_actor.dataflow.windows import Global as Global
     from sage_actor.dataflow.windows import Session as Session
     from sage_actor.dataflow.windows import Sliding as Sliding
+    from sage_actor.dataflow.windows import TimeSpan as TimeSpan
     from sage_actor.dataflow.windows import Tumbling as Tumbling
     from sage_actor.dataflow.windows import WindowResult as WindowResult
     from sage_actor.durable.delivery import Delivery as Delivery
@@ -217,10 +220,20 @@ _PLACES = {
     "dataflow.process_functions": ("KeyedContext", "KeyedProcessFunction", "ProcessContext"),
     "dataflow.sink": ("Sink", "SinkRecovery"),
     "dataflow.source": ("Source",),
-    "dataflow.triggers": ("Continuous", "CountTrigger", "EventTime", "ProcessingTime", "Purging", "Trigger", "TriggerBase"),
+    "dataflow.triggers": (
+        "Continuous",
+        "CountTrigger",
+        "EventTime",
+        "ProcessingTime",
+        "Purging",
+        "Trigger",
+        "TriggerAction",
+        "TriggerBase",
+        "TriggerContext",
+    ),
     "dataflow.two_phase_commit": ("TwoPhaseCommitSink",),
     "dataflow.watermarks": ("BoundedDisorder", "Monotonic", "Punctuated", "WatermarkStrategy"),
-    "dataflow.windows": ("Count", "Global", "Session", "Sliding", "Tumbling", "WindowResult"),
+    "dataflow.windows": ("Count", "Global", "Session", "Sliding", "TimeSpan", "Tumbling", "WindowResult"),
     "durable.delivery": ("Delivery",),
     "durable.durable_actor": ("DurableActor",),
     "durable.journal": ("Journal", "JournalEntry", "Snapshot"),
@@ -424,10 +437,13 @@ __all__ = [
     "SyncActorSystem",
     "SyncSystem",
     "Terminated",
+    "TimeSpan",
     "Tracer",
     "TransactionalFileSink",
     "Trigger",
+    "TriggerAction",
     "TriggerBase",
+    "TriggerContext",
     "Tumbling",
     "TwoPhaseCommitSink",
     "Unauthorized",

@@ -23,6 +23,7 @@ SOFT_LIMIT, HARD_LIMIT = 500, 800
 LONG_FILES = {
     "sage_actor/_core/batch_queue.pyx": "the mailbox and the gate share C-level innards; across two extensions each call would cost more",
     "sage_actor/_core/actor_cell.pyx": "one loop: its parts call each other per message, which across two extensions would cost more",
+    "sage_actor/_core/window.pyx": "one table: keys, slots, running values and what has changed move together per record",
     "sage_actor/errors.py": "one error tree, in one file",
     "sage_actor/_core/lru_cache.pyx": "one data structure: index, ring, expiry and single flight move under one lock",
 }

@@ -61,7 +61,9 @@ class GateLoop:
                 continue
             begun = clock()
             blocked = task.blocked()
+            task.working = True
             await self._take(items)
+            task.working = False
             now = clock()
             waited = task.blocked() - blocked
             counters.busy_ns += now - begun - waited

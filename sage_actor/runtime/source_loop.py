@@ -120,7 +120,9 @@ class SourceLoop:
             number = len(batch)
             self._count(number)
             blocked = task.blocked()
+            task.working = True
             await task.chain.first(batch)
+            task.working = False
             now = clock()
             waited = task.blocked() - blocked
             spent = now - begun - waited

@@ -66,6 +66,7 @@ class Task:
         self.stopping = False
         self.suspended = False
         self.woken = False
+        self.working = False
         self.attention = False
         self.alarms: list[Stage] = []
         self.requests: list[tuple[int, bool]] = []
@@ -348,5 +349,6 @@ class Task:
             "pid": pid,
             "source": self.source_operator is not None,
             "end": self.spec.operators[-1].kind == "sink",
+            "working": self.working,
             **self.counters.snapshot(),
         }

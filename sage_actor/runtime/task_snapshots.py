@@ -19,7 +19,7 @@ from sage_actor.state.parts import OperatorPart, PartStorage
 if TYPE_CHECKING:
     from sage_actor.state.operator_state import FrozenState
 
-__all__ = ["Restored", "SnapshotSetting", "TaskSnapshots", "state_uid"]
+__all__ = ["Report", "Restored", "SnapshotSetting", "TaskSnapshots", "state_uid"]
 
 
 @dataclass(frozen=True, slots=True)

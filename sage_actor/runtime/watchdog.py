@@ -41,7 +41,7 @@ class Watchdog:
     def _look(self) -> None:
         tasks = self.snapshots()
         progress = [(task["task"], task["batches"], [row["records_out"] for row in task["operators"]]) for task in tasks]
-        waiting = [task["name"] for task in tasks if task["gate_depth"]]
+        waiting = [task["name"] for task in tasks if task["gate_depth"] or task["working"]]
         now = self.clock.monotonic()
         if progress != self.seen or not waiting:
             self.seen = progress

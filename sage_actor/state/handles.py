@@ -62,6 +62,10 @@ class StateDeclarer(Protocol):
         """
         ...
 
+    def expose(self, name: str, read: Callable[[Any], Any]) -> None:
+        """Let queries from outside see a user's state: `read` gives what it is for a key, or `ABSENT`."""
+        ...
+
 
 class StateAccess:
     """The states of one function, each of them one per key: ``context.state``. Declare them in ``open``.
@@ -164,6 +168,7 @@ class StateAccess:
         stamping = Stamping(declarer.operator, name, declarer.clock, seconds, version, migrate)
         handle = cls(self, declarer.declare(name, form, stamping), stamping, *arguments)
         self._handles[name] = (declared, handle)
+        declarer.expose(name, cast("_Handle", handle).peek)
         return handle
 
 
@@ -193,6 +198,11 @@ class _Handle:
     def clear(self) -> None:
         """Forget what there is for the key in work."""
         self._table.delete(self._key())
+
+    def peek(self, key: Any) -> Any:
+        """What there is for any key, for queries from outside; `ABSENT` if nothing. Changes nothing, not even what has expired."""
+        stored = self._table.get(key, ABSENT)
+        return ABSENT if stored is ABSENT else self._stamping.unwrap(stored)
 
     def _load(self) -> Any:
         stored = self._table.get(self._key(), ABSENT)
@@ -304,6 +314,12 @@ class MapState(_Handle, MutableMapping[K, V]):
         """Remove all entries of the key in work."""
         self._table.clear(self._key())
 
+    def peek(self, key: Any) -> Any:
+        """A dict of the entries of any key; see `_Handle.peek`."""
+        unwrap = self._stamping.unwrap
+        entries = ((sub, unwrap(stored)) for sub, stored in self._table.scan(key))
+        return {sub: value for sub, value in entries if value is not ABSENT} or ABSENT
+
 
 class ReducingState(_Handle, Generic[V]):
     """One value per key that others are added to."""
@@ -343,3 +359,8 @@ class AggregatingState(_Handle, Generic[T, R]):
         """The result of what was added so far, or None if nothing was."""
         accumulator = self._load()
         return None if accumulator is ABSENT else self._aggregate.result(accumulator)
+
+    def peek(self, key: Any) -> Any:
+        """The result for any key; see `_Handle.peek`."""
+        accumulator = super().peek(key)
+        return ABSENT if accumulator is ABSENT else self._aggregate.result(accumulator)

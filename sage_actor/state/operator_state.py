@@ -14,7 +14,7 @@ from sage_actor.ports import Clock, current_clock
 from sage_actor.state.frozen_state import FrozenState
 from sage_actor.state.handles import StateAccess
 from sage_actor.state.memory_nested import MemoryNested
-from sage_actor.state.memory_table import MemoryTable
+from sage_actor.state.memory_table import ABSENT, MemoryTable
 from sage_actor.state.operator_list import ListMode, OperatorList, deal_items
 from sage_actor.state.part_file import FileHeader
 from sage_actor.state.parts import ENTRIES_SUFFIX, FileRef, OperatorPart, PartStorage, TableInfo
@@ -63,6 +63,7 @@ class OperatorState:
         self._store = store
         self._tables: dict[str, _Entry] = {}
         self._lists: dict[str, OperatorList] = {}
+        self._readers: dict[str, Callable[[Any], Any]] = {}
         self._restored = RestoredContent()
         self._chain: list[FileRef] = []
         self._broken = False
@@ -193,6 +194,31 @@ class OperatorState:
                 _stamp_all(table, stamping)
             table.drop_when(stamping.expired)
         return table
+
+    def expose(self, name: str, read: Callable[[Any], Any]) -> None:
+        """Let `peek` see a user's state; see `StateDeclarer`."""
+        self._readers[name] = read
+
+    def readable(self) -> list[str]:
+        """The names that `peek` knows: those that functions have declared, in alphabetical order."""
+        return sorted(self._readers)
+
+    def peek(self, name: str, key: Any, default: Any = None) -> Any:
+        """What a function's state is for a key just now, read by somebody else: between two turns of the task, on its loop.
+
+        A value or what reducing gave as it is, a list as a list, a map as a dict, an aggregate as its result; what has expired is
+        not there. It may be the live object: do not change it, and copy it before the task's next turn. Nothing is changed.
+
+        Raises:
+            StateError: no function has declared a state of that name.
+            StateMismatch: the value was written under a version that cannot be read.
+        """
+        read = self._readers.get(name)
+        if read is None:
+            known = ", ".join(repr(each) for each in self.readable())
+            raise StateError(self.operator, name, f"there is no state of that name; the operator has {known or 'none that can be queried'}")
+        found = read(key)
+        return default if found is ABSENT else found
 
     def check_claimed(self, *, allow_unmatched: bool = False) -> None:
         """Once every stage and function is open: refuse saved state that nobody has asked for.

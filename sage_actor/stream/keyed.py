@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sage_actor.stream.patterns import PatternStream
     from sage_actor.stream.windowed import WindowedStream
 
-__all__ = ["Emit", "KeyedStream"]
+__all__ = ["Emit", "KeyedStream", "constant"]
 
 K = TypeVar("K")
 T = TypeVar("T")

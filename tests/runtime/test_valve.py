@@ -10,9 +10,7 @@ from sage_actor._core.batch import Batch
 from sage_actor.dataflow.watermarks import MIN_WATERMARK
 from sage_actor.runtime.valve import Valve
 
-STEPS = st.lists(
-    st.tuples(st.integers(0, 2), st.sampled_from(["mark", "idle", "end", "batch"]), st.integers(-50, 50)), max_size=60
-)
+STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["mark", "idle", "end", "batch"]), st.integers(-50, 50)), max_size=60)
 
 
 @pytest.mark.rule("F16")

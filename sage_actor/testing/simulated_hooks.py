@@ -1,0 +1,132 @@
+"""Where the faults of a simulation reach into the runtime: its methods, wrapped for the time of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Final
+
+from sage_actor.checkpoint.storage import AttemptStart, CheckpointStorage
+from sage_actor.operators.sink_stage import SinkStage
+from sage_actor.runtime.task_host import TaskHost
+from sage_actor.runtime.task_snapshots import TaskSnapshots
+from sage_actor.testing.simulated_process import PROCESS
+
+if TYPE_CHECKING:
+    from sage_actor.checkpoint.manifest import Manifest
+    from sage_actor.dataflow.graph import Operator
+    from sage_actor.state.operator_state import OperatorState
+    from sage_actor.testing.simulated_site import Site
+
+__all__ = ["hooked"]
+
+_SAVED: Final = ("saved", "final")
+
+
+@contextlib.contextmanager
+def hooked(site: Site) -> Generator[None, None, None]:
+    """Inside, the kill-points and messages of every job pass through `site`."""
+    replaced: list[tuple[type, str, Any]] = []
+
+    def replace(owner: type, name: str, made: Callable[[Any], Any]) -> None:
+        original = getattr(owner, name)
+        replaced.append((owner, name, original))
+        setattr(owner, name, made(original))
+
+    replace(CheckpointStorage, "begin_attempt", lambda original: _begin_attempt(site, original))
+    replace(CheckpointStorage, "complete", lambda original: _complete(site, original))
+    replace(TaskHost, "__init__", lambda original: _make_host(site, original))
+    replace(TaskHost, "order", lambda original: _order(site, original))
+    replace(TaskSnapshots, "open_state", lambda original: _open_state(site, original))
+    replace(SinkStage, "open", lambda original: _open_sink(site, original))
+    try:
+        yield
+    finally:
+        for owner, name, original in reversed(replaced):
+            setattr(owner, name, original)
+
+
+def _begin_attempt(site: Site, original: Any) -> Any:
+    async def begin_attempt(storage: CheckpointStorage, *, resume: bool, restore: str | None = None) -> AttemptStart:
+        start: AttemptStart = await original(storage, resume=resume, restore=restore)
+        site.took_over += 1
+        if start.manifest is not None:
+            site.counts["restores"] += 1
+        return start
+
+    return begin_attempt
+
+
+def _complete(site: Site, original: Any) -> Any:
+    async def complete(storage: CheckpointStorage, manifest: Manifest) -> None:
+        await site.pass_through("before manifest")
+        await original(storage, manifest)
+        site.counts["checkpoints"] += 1
+        await site.pass_through("after manifest, before notification")
+
+    return complete
+
+
+def _make_host(site: Site, original: Any) -> Any:
+    def make(host: TaskHost, worker: int, job: Any, settings: Any, endpoint: Any, report: Any, snapshots: Any = None) -> None:
+        def watched(kind: str, payload: Any) -> None:
+            if kind not in _SAVED:
+                report(kind, payload)
+                return
+            if site.passed("before acknowledgement") or (kind == "saved" and site.occurs("acknowledgement")):
+                return
+            report(kind, payload)
+            site.passed("after acknowledgement")
+
+        original(host, worker, job, settings, endpoint, watched, snapshots)
+        site.hosts.append((host, PROCESS.get()))
+
+    return make
+
+
+def _order(site: Site, original: Any) -> Any:
+    def order(host: TaskHost, kind: str, payload: Any, tasks: set[int] | None) -> None:
+        if kind != "complete" or not site.occurs("notification"):
+            original(host, kind, payload, tasks)
+
+    return order
+
+
+def _open_state(site: Site, original: Any) -> Any:
+    async def open_state(snapshots: TaskSnapshots, operator: Operator) -> OperatorState:
+        state: OperatorState = await original(snapshots, operator)
+        if snapshots.is_restored:
+            await site.pass_through("during restore")
+        return state
+
+    return open_state
+
+
+def _open_sink(site: Site, original: Any) -> Any:
+    prepared: Counter[int] = Counter()  # of each checkpoint, how many sinks have something to commit
+    committed: Counter[int] = Counter()
+
+    async def open_sink(stage: SinkStage) -> None:
+        await original(stage)
+        sink = stage.sink
+        prepare, commit = sink.prepare, sink.commit
+
+        async def watched_prepare(checkpoint: int) -> object:
+            await site.pass_through("before pre-commit")
+            answer = await prepare(checkpoint)
+            prepared[checkpoint] += answer is not None
+            return answer
+
+        async def watched_commit(checkpoint: int, transaction: object) -> None:
+            await site.pass_through("before commit")
+            await commit(checkpoint, transaction)
+            committed[checkpoint] += 1
+            await site.pass_through("after commit")
+            if committed[checkpoint] < prepared[checkpoint]:
+                await site.pass_through("between the commits of two sinks")
+
+        sink.prepare = watched_prepare  # type: ignore[method-assign]
+        sink.commit = watched_commit  # type: ignore[method-assign]
+
+    return open_sink
