@@ -1,7 +1,7 @@
 """What one would write by hand: one loop a query over the events in memory, its results handed on a thousand at a time.
 
-The loops judge time as we do: a result is final when the highest timestamp is 4 s past the window's end. Where our program calls a
-function of the user's for each record (q0 to q2), so do `CALLING`; the loops of `FLOORS` have it written out.
+The loops judge time as we do: a result is final when the highest timestamp is 4 s past the window's end. Those of `FLOORS` have
+everything written out; those of `CALLING` call the same functions for each record as our programs do.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.nexmark.events import Auction, Bid, Event, Person, is_bid
+from benchmarks.nexmark.rows import channel_of, day_of, folders, middling, priced
+from benchmarks.nexmark.totals import ChannelTotals, PriceTotals, TrafficTotals
 
 __all__ = ["CALLING", "FLOORS", "Floor", "Write"]
 
@@ -215,44 +217,55 @@ def merged(of_bidder: list[list[int]], bidder: int, time: int) -> list[int]:
     return fresh
 
 
-def calling_q0(events: Sequence[Event], write: Write) -> None:
-    """q0 with the user's function called."""
-    out: list[Any] = []
-    for event in events:
-        if is_bid(event):
-            out.append(event)
-            if len(out) == FULL:
-                write(out)
-                out = []
-    write(out)
+def stepping(chosen: Callable[[Any], object], convert: Callable[[Any], Any] | None = None, *, many: bool = False) -> Floor:
+    """A loop that filters, then converts each record into one or, if `many`, into a list of any number."""
+
+    def loop(events: Sequence[Event], write: Write) -> None:
+        out: list[Any] = []
+        for event in events:
+            if chosen(event):
+                if many:
+                    out.extend(convert(event))  # type: ignore[misc]
+                else:
+                    out.append(event if convert is None else convert(event))
+                if len(out) >= FULL:
+                    write(out)
+                    out = []
+        write(out)
+
+    return loop
 
 
-def calling_q1(events: Sequence[Event], write: Write) -> None:
-    """q1 with the user's functions called."""
-    convert: Callable[[Any], Any] = lambda bid: (bid.auction, bid.bidder, 0.908 * bid.price, bid.date_time, bid.extra)
-    out: list[Any] = []
-    for event in events:
-        if is_bid(event):
-            out.append(convert(event))
-            if len(out) == FULL:
-                write(out)
-                out = []
-    write(out)
+def totalling(key: Callable[[Any], Any], function: Any, convert: Callable[[Any], Any]) -> Floor:
+    """A loop that keeps an accumulator for each key and emits a row for each bid."""
 
+    def loop(events: Sequence[Event], write: Write) -> None:
+        out: list[Any] = []
+        totals: dict[Any, Any] = {}
+        for event in events:
+            if is_bid(event):
+                k = key(event)
+                total = totals.get(k)
+                total = totals[k] = function.add(function.create() if total is None else total, event)
+                out.append(convert((k, function.result(total))))
+                if len(out) >= FULL:
+                    write(out)
+                    out = []
+        write(out)
 
-def calling_q2(events: Sequence[Event], write: Write) -> None:
-    """q2 with the user's functions called."""
-    chosen: Callable[[Any], bool] = lambda event: event.__class__ is Bid and event.auction % 123 == 0
-    convert: Callable[[Any], Any] = lambda bid: (bid.auction, bid.price)
-    out: list[Any] = []
-    for event in events:
-        if chosen(event):
-            out.append(convert(event))
-            if len(out) == FULL:
-                write(out)
-                out = []
-    write(out)
+    return loop
 
 
 FLOORS: dict[str, Floor] = {"q0": q0, "q1": q1, "q2": q2, "q5": q5, "q7": q7, "q8": q8, "q11": q11}
-CALLING: dict[str, Floor] = {"q0": calling_q0, "q1": calling_q1, "q2": calling_q2}
+CALLING: dict[str, Floor] = {
+    "q0": stepping(is_bid),
+    "q1": stepping(is_bid, lambda bid: (bid.auction, bid.bidder, 0.908 * bid.price, bid.date_time, bid.extra)),
+    "q2": stepping(lambda event: event.__class__ is Bid and event.auction % 123 == 0, lambda bid: (bid.auction, bid.price)),
+    "q14": stepping(middling, priced),
+    "q15": totalling(lambda bid: day_of(bid.date_time), TrafficTotals(), lambda pair: (pair[0], *pair[1])),
+    "q16": totalling(lambda bid: (bid.channel, day_of(bid.date_time)), ChannelTotals(), lambda pair: (*pair[0], *pair[1])),
+    "q17": totalling(lambda bid: (bid.auction, day_of(bid.date_time)), PriceTotals(), lambda pair: (*pair[0], *pair[1])),
+    "q21": stepping(is_bid, channel_of, many=True),
+    "q22": stepping(is_bid, folders),
+}
+"""Nothing but the user's functions, called one by one: what is left for an engine to lose."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,6 @@ __all__ = ["bids_of", "channel_of", "day_of", "folders", "middling", "minute_of"
 
 Stream = sage.DataStream[Any]
 
-CHANNEL_ID = re.compile("(?:&|^)channel_id=([^&]*)")
 NUMBERED = {"apple": "0", "google": "1", "facebook": "2", "baidu": "3"}
 DAY_MS, HOUR_MS, MINUTE_MS = 86_400_000, 3_600_000, 60_000
 
@@ -94,15 +92,15 @@ def q14(events: sage.DataStream[Event]) -> Stream:
     return events.filter(middling).map(priced)
 
 
-def channel_of(bid: Bid) -> list[Any]:
+def channel_of(bid: Bid) -> tuple[Any, ...]:
     """The bid with its channel's number, if it has one."""
     number = NUMBERED.get(bid.channel.lower())
     if number is None:
-        found = CHANNEL_ID.search(bid.url)
-        if found is None:
-            return []
-        number = found[1]
-    return [(bid.auction, bid.bidder, bid.price, bid.channel, number)]
+        _, found, rest = bid.url.partition("&channel_id=")
+        if not found:
+            return ()
+        number = rest.partition("&")[0]
+    return ((bid.auction, bid.bidder, bid.price, bid.channel, number),)
 
 
 def q21(events: sage.DataStream[Event]) -> Stream:

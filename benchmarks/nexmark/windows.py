@@ -72,13 +72,11 @@ class NotBeaten(sage.FilterFunction[Any]):
         self.best: dict[int, int] = {}
 
     def beats(self, window: int, value: int) -> bool:
-        """Whether nothing higher was seen in that window."""
-        if value >= self.best.get(window, 0):
-            self.best[window] = value
-            if len(self.best) > 16:
-                self.best = {number: best for number, best in self.best.items() if number > window - 8}
-            return True
-        return False
+        """Remember the highest of a window; forget the windows of long ago."""
+        self.best[window] = value
+        if len(self.best) > 16:
+            self.best = dict(sorted(self.best.items())[-8:])
+        return True
 
 
 class NotOutbid(NotBeaten):
@@ -96,8 +94,9 @@ class NotOutnumbered(NotBeaten):
     """Counts that may be the highest."""
 
     def filter(self, value: Any) -> bool:
-        """By window, which begin every two seconds."""
-        return self.beats(value.start // 2000, value.value)
+        """By start of the window."""
+        _, start, _, count = value
+        return count >= self.best.get(start, 0) and self.beats(start, count)
 
 
 def q5(events: sage.DataStream[Event]) -> Stream:

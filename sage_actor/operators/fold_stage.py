@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sage_actor._core.batch import Batch
 from sage_actor._core.keyed import KeyedFold
+from sage_actor._core.stable_hash import stable_hash
 from sage_actor.dataflow.graph import Operator
 from sage_actor.dataflow.policies import Retry
-from sage_actor.errors import OperatorError
+from sage_actor.errors import OperatorError, UnstableKey
 from sage_actor.operators.stages import Emit, Stage, Turns, as_list, compute_keys
+from sage_actor.state.spill import SpilledTable
 from sage_actor.state.store import Entries
 
 if TYPE_CHECKING:
@@ -51,10 +53,15 @@ class FoldStage(Stage):
         else:
             self.table = KeyedFold(self.kind)
         self.failed_at = 0
+        self.spilled: SpilledTable | None = None
         self.one_by_one = not self.final and (self.kind == "aggregate" or (self.kind == "fold" and is_mutable(options["initial"])))
 
     async def open(self) -> None:
-        if self.setting.checkpointing:
+        if self.setting.settings.state_backend != "memory":
+            # More keys than memory holds: what was used lately is folded in C, the rest waits on disk.
+            state = await self.setting.open_state(self.operators[0])
+            self.spilled = SpilledTable(self.table, state.table("fold"))
+        elif self.setting.checkpointing:
             state = await self.setting.open_state(self.operators[0])
             mutable = self.kind in ("reduce", "fold", "aggregate", "min", "max")
             state.attach("fold", CopiedFold(self.table) if mutable else self.table)
@@ -83,6 +90,8 @@ class FoldStage(Stage):
             self.faults.keys = keys
             out: list[Any] | None = None if self.final else []
             counters = self.counters[0]
+            if self.spilled is not None:
+                await self._prefetch(keys)
             try:
                 self._fold(keys, part, out)
             except OperatorError:
@@ -104,6 +113,18 @@ class FoldStage(Stage):
                 await self.faults.flush()
             start += len(part)
             await self.turns.breathe()
+
+    async def _prefetch(self, keys: list[Any]) -> None:
+        assert self.spilled is not None
+        try:
+            await self.spilled.prefetch(keys)
+        except UnstableKey as error:
+            index = next((at for at, key in enumerate(keys) if not is_stable(key)), 0)
+            raise self._key_error(error, index, keys[index]) from error
+
+    async def prepare(self, checkpoint: int) -> None:
+        if self.spilled is not None:
+            await self.spilled.save()
 
     def _carry(self, result: Batch, batch: Batch, start: int) -> None:
         """One result for each record: it has the record's place and time."""
@@ -179,7 +200,7 @@ class FoldStage(Stage):
     async def end(self, emit: Emit) -> None:
         if not self.final:
             return
-        results = self.table.results()
+        results = await self._results()
         if self.kind == "aggregate":
             try:
                 results = [(key, self.aggregate.result(accumulator)) for key, accumulator in results]
@@ -191,10 +212,27 @@ class FoldStage(Stage):
         for start in range(0, len(results), step):
             await emit(Batch(results[start : start + step]))
 
+    async def _results(self) -> list[Any]:
+        """Final results in order of first appearance; in no order where they are on disk."""
+        if self.spilled is None:
+            return self.table.results()
+        await self.spilled.save()
+        pairs = list(self.spilled.table.items())
+        return [accumulator for _, accumulator in pairs] if self.kind == "reduce" else pairs
+
     async def close(self) -> None:
         if self.opened:
             self.opened = False
             await self._hook(self.aggregate.close)
+
+
+def is_stable(key: Any) -> bool:
+    """Whether it may be a key."""
+    try:
+        stable_hash(key)
+    except UnstableKey:
+        return False
+    return True
 
 
 class CopiedFold:

@@ -13,6 +13,7 @@ from sage_actor.dataflow.plan import Plan
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import BackendError, FrameError, SageError, WorkerLost
 from sage_actor.runtime.portable import unpack_error
+from sage_actor.runtime.queries import Queries
 from sage_actor.runtime.shipping import pack_tasks
 from sage_actor.runtime.task_host import JobIdentity, TaskHost, control_frame, explain_frame, read_control
 from sage_actor.runtime.task_snapshots import SnapshotSetting
@@ -53,6 +54,8 @@ class Attempt:
         self.host: TaskHost | None = None
         self.remaining = {task.id for task in plan.tasks}
         self.reported: dict[int, dict[str, Any]] = {}
+        self.opened: dict[int, int] = {}
+        self.queries = Queries(identity.name, plan, self.order)
         self.waiting_for: set[int] = set()
         self.ready = asyncio.Event()
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -85,7 +88,8 @@ class Attempt:
     # -- orders to tasks ---------------------------------------------------------------------------------------------
 
     def order(self, kind: str, payload: Any, tasks: set[int] | None = None) -> None:
-        """Tell tasks: ("checkpoint", (number, suspend)), ("complete", number), ("abort", number). All of them if none are named."""
+        """Tell tasks: ("checkpoint", (number, suspend)), ("complete", number), ("abort", number), ("query", question). All of them if
+        none are named."""
         workers = {self.worker_of[task] for task in (self.worker_of if tasks is None else tasks)}
         body = (payload, tasks)
         if 0 in workers and self.host is not None:
@@ -157,6 +161,12 @@ class Attempt:
             self.remaining.discard(task)
             if not self.remaining and not self.over.done():
                 self.over.set_result(None)
+        elif kind == "opened":
+            task, nbytes = payload
+            self.opened[task] = nbytes
+            self.queries.opened(task)
+        elif kind == "answer":
+            self.queries.hear(*payload)
         else:
             self.listen(kind, payload)
 
@@ -204,6 +214,7 @@ class Attempt:
             BackendError: a worker ended badly although it was asked to.
         """
         self.ended = True
+        self.queries.close()
         if self.host is not None:
             await self.host.cancel()
             for snapshot in self.host.snapshots():

@@ -20,7 +20,7 @@ from sage_actor.checkpoint.validation import validate
 from sage_actor.dataflow.graph import Graph
 from sage_actor.dataflow.plan import Plan, make_plan
 from sage_actor.dataflow.settings import JobSettings
-from sage_actor.errors import BackendError, CheckpointError
+from sage_actor.errors import BackendError, CheckpointError, StateError
 from sage_actor.ports import current_clock, current_random, offload
 from sage_actor.runtime.attempt import Attempt
 from sage_actor.runtime.checkpoints import Checkpoints
@@ -68,6 +68,7 @@ class Coordinator:
         self.temporary: str | None = None
         self.start: AttemptStart | None = None
         self.number = 0
+        self.begun = asyncio.Event()
         self.stopping = False
         self.suspended = False
         self.cancelled = False
@@ -121,6 +122,17 @@ class Coordinator:
                 self.attempt.end()
         return place
 
+    async def query(self, operator: str, state: str, key: Any, default: Any) -> Any:
+        """Read the state of one key; see `Job.query`.
+
+        Raises:
+            StateError: there is no such operator or state, or nothing runs that could answer.
+        """
+        await self.begun.wait()
+        if self.attempt is None:
+            raise StateError(operator, state, f"job {self.job.name!r} has ended, and its state with it")
+        return await self.attempt.queries.ask(operator, state, key, default)
+
     # -- attempts ----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -155,6 +167,7 @@ class Coordinator:
             attempt = self.attempt = Attempt(
                 identity, f"{self.job.id}-{self.number}", self.plan, self.settings, self.backend, snapshots, self._listen
             )
+            self.begun.set()
             self._begin_checkpoints(attempt)
             watchdog = Watchdog(self.job.name, self.settings.watchdog_timeout, self.clock, attempt.task_snapshots, attempt.fail)
             watchdog.start()
@@ -254,6 +267,7 @@ class Coordinator:
     # -- end ---------------------------------------------------------------------------------------------------------
 
     async def _end(self, error: BaseException | None) -> None:
+        self.begun.set()
         extra: dict[str, object] = {"job": self.job.id, "operator": getattr(error, "operator", "")}
         finished = error is None and not self.cancelled
         try:

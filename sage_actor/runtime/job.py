@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from sage_actor.errors import CheckpointError, JobCancelled
+from sage_actor.errors import CheckpointError, JobCancelled, JobError, StateError
 from sage_actor.ports import system_clock
 from sage_actor.telemetry.counters import JobMetrics
 
@@ -20,13 +21,15 @@ __all__ = ["Job", "JobStatus", "live_jobs"]
 
 JobStatus = Literal["created", "running", "restarting", "stopping", "finished", "failed", "cancelled"]
 
+T = TypeVar("T")
+
 LIVE: weakref.WeakSet[Job] = weakref.WeakSet()
 
 
 class Job:
     """One started dataflow; ``str(job)`` is its id.
 
-    `wait` and `savepoint` belong to the event loop that started the job; everything else may be called from any thread.
+    `wait`, `savepoint` and `query` belong to the event loop that started the job; everything else may be called from any thread.
 
     Attributes:
         attempts: how often it was started, the first time included.
@@ -113,6 +116,72 @@ class Job:
         if coordinator is None or self.done:
             raise CheckpointError(self.name, "the job does not run, so there is nothing to take a savepoint of")
         return await coordinator.savepoint(target, stop=stop)
+
+    async def query(self, operator: str, state: str, key: Any, default: Any = None) -> Any:
+        """Read the state of one key in the running job, wherever the key lives, without disturbing it.
+
+        What is read is the live state between two records of that task: newer than any checkpoint, and it may be taken back by a
+        failure. The answer is a copy. It waits until the task is open, and for a function that blocks.
+
+        Args:
+            operator: name or uid.
+            state: the name the function gave it, or "fold" for count, sum, min, max, reduce, fold and aggregate.
+            key: of the record, as the key function gives it.
+            default: the answer where the key has no state, or one that has expired.
+
+        Returns:
+            The value; of a list state a list, of a map state a dict, of an aggregating state and of ``aggregate`` the result.
+
+        Raises:
+            StateError: the job does not run, has no such operator or state, or its attempt ended before it answered.
+            UnstableKey: nothing can have such a key.
+        """
+        coordinator = self._coordinator
+        if coordinator is None or self.done:
+            raise StateError(operator, state, f"job {self.name!r} does not run, so there is nothing to ask")
+        return await coordinator.query(operator, state, key, default)
+
+    def query_in_thread(self, operator: str, state: str, key: Any, default: Any = None, *, timeout: float | None = None) -> Any:
+        """`query` for any thread but the job's own; blocks.
+
+        Raises:
+            TimeoutError: no answer within `timeout` seconds.
+            StateError, UnstableKey: as for `query`.
+        """
+        return self._await_in_thread(lambda: self.query(operator, state, key, default), timeout, f"state {state!r} of {operator!r}")
+
+    def savepoint_in_thread(self, target: str | None = None, *, stop: bool = False, timeout: float | None = None) -> str:
+        """`savepoint` for any thread but the job's own; blocks.
+
+        Raises:
+            TimeoutError: it was not complete within `timeout` seconds; it may still be completed.
+            CheckpointError: as for `savepoint`.
+        """
+        return self._await_in_thread(lambda: self.savepoint(target, stop=stop), timeout, "the savepoint")
+
+    def _await_in_thread(self, ask: Callable[[], Coroutine[Any, Any, T]], timeout: float | None, what: str) -> T:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            raise JobError(f"job {self.name!r}: this would wait for its own event loop; await the method of the same name instead")
+        ended = f"job {self.name!r} has ended, so nobody answers any more"
+        asking = ask()
+        try:
+            future = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        except RuntimeError:  # its loop is closed
+            asking.close()
+            raise JobError(ended) from None
+        try:
+            return future.result(timeout)
+        except concurrent.futures.CancelledError:
+            raise JobError(ended) from None
+        except TimeoutError:
+            if future.done():  # an error of the answer, not of the wait
+                raise
+            future.cancel()
+            raise TimeoutError(f"job {self.name!r}: {what} did not come within {timeout:g} s") from None
 
     @property
     def checkpoints(self) -> Sequence[Completed]:

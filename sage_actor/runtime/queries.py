@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sage_actor._core.stable_hash import key_group, operator_of_group
@@ -28,6 +29,15 @@ Question = tuple[int, str, str, Any]
 """Number, uid of the operator, name of the state, key."""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A question under way."""
+
+    operator: str
+    state: str
+    answered: asyncio.Future[tuple[bool, Any]]
+
+
 class Queries:
     """The questions of one attempt that wait for their answers. Belongs to the job's loop.
 
@@ -42,7 +52,7 @@ class Queries:
         self._numbers = itertools.count(1)
         self._open: set[int] = set()
         self._early: dict[int, list[Question]] = {}
-        self._waiting: dict[int, asyncio.Future[tuple[bool, Any]]] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._closed = False
 
     async def ask(self, operator: str, state: str, key: Any, default: Any) -> Any:
@@ -56,18 +66,14 @@ class Queries:
         if self._closed:
             raise self._ended(operator, state)
         number = next(self._numbers)
-        answered = self._waiting[number] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[number] = Waiting(operator, state, asyncio.get_running_loop().create_future())
         question: Question = (number, uid, state, key)
         if task.id in self._open:
             self._order("query", question, {task.id})
         else:
             self._early.setdefault(task.id, []).append(question)
         try:
-            found, value = await answered
-        except asyncio.CancelledError:
-            if self._closed and not _is_cancelled():
-                raise self._ended(operator, state) from None
-            raise
+            found, value = await waiting.answered
         finally:
             del self._waiting[number]
         return value if found else default
@@ -79,11 +85,12 @@ class Queries:
             if question[0] in self._waiting:
                 self._order("query", question, {task})
 
-    def hear(self, number: int, packed: bytes, *, failed: bool) -> None:
+    def hear(self, number: int, packed: bytes, failed: bool) -> None:
         """A task has answered; nobody may be waiting any more."""
-        answered = self._waiting.get(number)
-        if answered is None or answered.done():
+        waiting = self._waiting.get(number)
+        if waiting is None or waiting.answered.done():
             return
+        answered = waiting.answered
         if failed:
             answered.set_exception(unpack_error(packed))
             return
@@ -91,13 +98,14 @@ class Queries:
             answered.set_result(pickle.loads(packed))
         except Exception as error:  # noqa: BLE001 - the user's classes are made anew here, which may raise anything
             problem = f"the value cannot be read here: {type(error).__name__}: {error}"
-            answered.set_exception(StateError(self._job, "", problem))
+            answered.set_exception(StateError(waiting.operator, waiting.state, problem))
 
     def close(self) -> None:
         """The attempt is over: nobody answers any more."""
         self._closed = True
-        for answered in self._waiting.values():
-            answered.cancel()
+        for waiting in self._waiting.values():
+            if not waiting.answered.done():
+                waiting.answered.set_exception(self._ended(waiting.operator, waiting.state))
 
     def _ended(self, operator: str, state: str) -> StateError:
         return StateError(operator, state, f"the attempt of job {self._job!r} ended before the query was answered; ask again when it runs")
@@ -114,11 +122,6 @@ class Queries:
         tasks = [task for task in self._plan.tasks if task.chain == chain.id]
         index = operator_of_group(key_group(key, tasks[0].groups), tasks[0].groups, len(tasks))
         return state_uid(each), tasks[index]
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def answer(task: Task, question: Question) -> tuple[int, bytes, bool]:

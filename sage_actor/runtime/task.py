@@ -41,7 +41,8 @@ class Task:
     """Built on its worker from a `TaskSpec`; `run` is its whole life. Everything happens on one event loop.
 
     `report` hears of snapshots: ("saved", (checkpoint, task, parts)), ("unsaved", (checkpoint, task, error)),
-    ("final", (checkpoint, task, parts)) when its input has ended, and ("committed", (checkpoint, task)).
+    ("final", (checkpoint, task, parts)) when its input has ended, and ("committed", (checkpoint, task)); before all these comes
+    ("opened", (task, bytes of state read)).
     """
 
     def __init__(
@@ -206,6 +207,7 @@ class Task:
             for stage in self.stages:
                 await stage.open()
             self.snapshots.check_claimed()
+            self.report("opened", (self.spec.id, self.snapshots.restored_bytes))
             self.turns.begun = time.perf_counter()
             if await self.loop.run():
                 await self.loop.finish()

@@ -19,6 +19,7 @@ from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import FrameError, OperatorError, SageError
 from sage_actor.ports import offload
 from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
+from sage_actor.runtime.queries import answer
 from sage_actor.runtime.task import Task
 from sage_actor.runtime.task_snapshots import SnapshotSetting
 
@@ -157,7 +158,7 @@ class TaskHost:
                 task.stop()
 
     def order(self, kind: str, payload: Any, tasks: set[int] | None) -> None:
-        """Hand an order of the coordinator to the tasks meant: checkpoint, complete or abort."""
+        """Hand an order of the coordinator to the tasks meant: checkpoint, complete, abort, or query, which is answered at once."""
         for number, task in self.tasks.items():
             if tasks is not None and number not in tasks:
                 continue
@@ -166,6 +167,8 @@ class TaskHost:
                 task.checkpoint(checkpoint, suspend=suspend)
             elif kind == "complete":
                 task.complete(payload)
+            elif kind == "query":
+                self.report("answer", answer(task, payload))
             else:
                 task.abort(payload)
 

@@ -80,6 +80,7 @@ class TaskSnapshots:
         self.states: dict[str, OperatorState] = {}
         self.saving: asyncio.Task[None] | None = None
         self.latest = 0
+        self.restored_bytes = 0
 
     @property
     def finished_before(self) -> bool:
@@ -119,6 +120,9 @@ class TaskSnapshots:
             job=self.job,
         )
         self.states[uid] = state
+        if restored is not None:
+            own = [part for part in restored.parts if part.first <= state.last and part.last >= state.first]
+            self.restored_bytes += sum(file.size for part in own for file in part.files)
         return state
 
     def check_claimed(self) -> None:

@@ -18,7 +18,7 @@ from sage_actor.runtime.task_host import JobIdentity, TaskHost, control_frame, e
 
 __all__ = ["WorkerSide", "main"]
 
-ORDERS = ("checkpoint", "complete", "abort")
+ORDERS = ("checkpoint", "complete", "abort", "query")
 
 
 async def main(endpoint: Endpoint) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from sage_actor.checkpoint.storage import AttemptStart, CheckpointStorage
-from sage_actor.operators.sink_stage import SinkStage
+from sage_actor.operators import sink_stage
 from sage_actor.runtime.task_host import TaskHost
 from sage_actor.runtime.task_snapshots import TaskSnapshots
 from sage_actor.testing.simulated_process import PROCESS
@@ -16,6 +16,8 @@ from sage_actor.testing.simulated_process import PROCESS
 if TYPE_CHECKING:
     from sage_actor.checkpoint.manifest import Manifest
     from sage_actor.dataflow.graph import Operator
+    from sage_actor.dataflow.sink import Sink
+    from sage_actor.operators.stages import Stage
     from sage_actor.state.operator_state import OperatorState
     from sage_actor.testing.simulated_site import Site
 
@@ -27,9 +29,9 @@ _SAVED: Final = ("saved", "final")
 @contextlib.contextmanager
 def hooked(site: Site) -> Generator[None, None, None]:
     """Inside, the kill-points and messages of every job pass through `site`."""
-    replaced: list[tuple[type, str, Any]] = []
+    replaced: list[tuple[object, str, Any]] = []
 
-    def replace(owner: type, name: str, made: Callable[[Any], Any]) -> None:
+    def replace(owner: object, name: str, made: Callable[[Any], Any]) -> None:
         original = getattr(owner, name)
         replaced.append((owner, name, original))
         setattr(owner, name, made(original))
@@ -39,7 +41,7 @@ def hooked(site: Site) -> Generator[None, None, None]:
     replace(TaskHost, "__init__", lambda original: _make_host(site, original))
     replace(TaskHost, "order", lambda original: _order(site, original))
     replace(TaskSnapshots, "open_state", lambda original: _open_state(site, original))
-    replace(SinkStage, "open", lambda original: _open_sink(site, original))
+    replace(sink_stage, "make_sink", lambda original: _make_sink(site, original))
     try:
         yield
     finally:
@@ -103,30 +105,30 @@ def _open_state(site: Site, original: Any) -> Any:
     return open_state
 
 
-def _open_sink(site: Site, original: Any) -> Any:
+def _make_sink(site: Site, original: Any) -> Any:
     prepared: Counter[int] = Counter()  # of each checkpoint, how many sinks have something to commit
     committed: Counter[int] = Counter()
 
-    async def open_sink(stage: SinkStage) -> None:
-        await original(stage)
-        sink = stage.sink
-        prepare, commit = sink.prepare, sink.commit
+    def make_sink(operator: Operator, stage: Stage) -> Sink[Any]:
+        sink: Any = original(operator, stage)
+        prepare, commit = type(sink).prepare, type(sink).commit
 
         async def watched_prepare(checkpoint: int) -> object:
             await site.pass_through("before pre-commit")
-            answer = await prepare(checkpoint)
+            answer = await prepare(sink, checkpoint)
             prepared[checkpoint] += answer is not None
             return answer
 
         async def watched_commit(checkpoint: int, transaction: object) -> None:
             await site.pass_through("before commit")
-            await commit(checkpoint, transaction)
+            await commit(sink, checkpoint, transaction)
             committed[checkpoint] += 1
             await site.pass_through("after commit")
             if committed[checkpoint] < prepared[checkpoint]:
                 await site.pass_through("between the commits of two sinks")
 
-        sink.prepare = watched_prepare  # type: ignore[method-assign]
-        sink.commit = watched_commit  # type: ignore[method-assign]
+        sink.prepare = watched_prepare
+        sink.commit = watched_commit
+        return sink  # type: ignore[no-any-return]
 
-    return open_sink
+    return make_sink

@@ -25,6 +25,7 @@ class SimulatedProcess:
         alive: False once it has ended or crashed.
         stalled: it stands still, as after SIGSTOP.
         parked: what has become due meanwhile.
+        alarm: when it goes on by itself.
         tasks: those that were created in it.
         ended: has its outcome, in the world outside: see `Processes`.
         at_end: called, in the world outside, as soon as it has ended in whatever way.
@@ -35,6 +36,7 @@ class SimulatedProcess:
         self.alive = True
         self.stalled = False
         self.parked: deque[asyncio.Handle] = deque()
+        self.alarm: asyncio.TimerHandle | None = None
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self.ended = ended
         self.at_end: list[Callable[[], object]] = []

@@ -61,8 +61,9 @@ class Processes:
     def stall(self, process: SimulatedProcess, seconds: float | None) -> None:
         """SIGSTOP, and after so many seconds (None: not by itself) SIGCONT."""
         process.stalled = True
-        if seconds is not None:
-            self.call_later(seconds, lambda: self.resume(process))
+        if process.alarm is not None:
+            process.alarm.cancel()
+        process.alarm = None if seconds is None else self.call_later(seconds, lambda: self.resume(process))
 
     def resume(self, process: SimulatedProcess) -> None:
         """SIGCONT."""

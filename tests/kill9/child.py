@@ -47,7 +47,8 @@ class Run:
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         self.mark = f"{self.folder}#{settings.run}"
         self.marker = self.folder / f"killed-{settings.run}"
-        environment = os.environ | {MARK: self.mark, "PYTHONPATH": str(HERE), "TMPDIR": str(self.folder / "tmp")}
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(HERE))))
+        environment = os.environ | {MARK: self.mark, "PYTHONPATH": path, "TMPDIR": str(self.folder / "tmp")}
         environment["SAGE_KILL9"] = json.dumps({**(order or {}), "marker": str(self.marker)})
         self.errors = self.folder / f"stderr-{settings.run}"
         self.begun = time.monotonic()

@@ -1,0 +1,91 @@
+"""A job that is killed and started again, until it has finished: the course of one simulated run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sage_actor.errors import Fenced
+from sage_actor.testing.simulated_process import SimulatedProcess
+from sage_actor.testing.simulated_processes import Outcome
+from sage_actor.testing.simulated_site import Site
+
+__all__ = ["Life", "live"]
+
+_PATIENCE = 1.0
+"""Virtual seconds that an owner may stand still before it is taken for dead and replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One process of the job's owner: on which backend, with how many tasks for each operator."""
+
+    backend: str
+    parallelism: int
+
+
+async def live(site: Site, lives: Sequence[Life], run: Callable[[Life], Coroutine[Any, Any, object]]) -> int:
+    """Start the job; after every crash again, as the next of `lives` says and at last as the last one says.
+
+    An owner that stands still is replaced, and goes on later: it must be refused then.
+
+    Args:
+        site: where.
+        lives: how each start of the job is to run; the first one must not resume, and need not care.
+        run: the job of one life, in a process of its own; it goes on from what the lives before it have left.
+
+    Returns:
+        How many lives it took.
+
+    Raises:
+        AssertionError: a job that was replaced went on as if nothing had been.
+        SageError: what a life ended with.
+    """
+    number = 0
+    zombies: list[SimulatedProcess] = []
+    while True:
+        life = lives[min(number, len(lives) - 1)]
+        number += 1
+        process = site.processes.start(f"job {number}", lambda life=life: run(life))  # type: ignore[misc]
+        outcome = await _end_of(process)
+        if outcome is None:
+            zombies.append(process)
+            _wake_later(site, process)
+        elif outcome.how == "raised":
+            assert outcome.error is not None
+            raise outcome.error
+        elif outcome.how == "returned":
+            break
+    for zombie in zombies:
+        site.processes.resume(zombie)
+        outcome = await zombie.ended
+        if outcome.how == "returned" or (outcome.error is not None and not isinstance(outcome.error, Fenced)):
+            raise AssertionError(f"{zombie.name} stood still, was replaced, and then ended with {outcome}; it must be refused")
+    return number
+
+
+async def _end_of(process: SimulatedProcess) -> Outcome | None:
+    """Its outcome; None if it stood still for too long."""
+    still = 0.0
+    while not process.ended.done():
+        await asyncio.wait((process.ended,), timeout=_PATIENCE / 2)
+        still = still + _PATIENCE / 2 if process.stalled else 0.0
+        if still > _PATIENCE:
+            return None
+    return process.ended.result()  # type: ignore[no-any-return]
+
+
+def _wake_later(site: Site, zombie: SimulatedProcess) -> None:
+    """Let it go on once its successor has taken over: what it does before that is its right."""
+    taken = site.took_over
+
+    def look() -> None:
+        if site.took_over > taken:
+            site.processes.call_later(site.chance.random(), lambda: site.processes.resume(zombie))
+        elif zombie.alive:
+            site.processes.call_later(0.05, look)
+
+    site.processes.stall(zombie, None)
+    look()
