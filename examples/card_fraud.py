@@ -81,11 +81,7 @@ async def fraud() -> None:
 async def unshipped() -> None:
     orders = [("o1", 0, "order"), ("o2", HOUR, "order"), ("o1", 20 * HOUR, "ship"), ("o3", 30 * HOUR, "order"), ("o2", 60 * HOUR, "ship")]
     never = (
-        sage.Pattern.begin("order")
-        .where(lambda e: e[2] == "order")
-        .not_followed_by("ship")
-        .where(lambda e: e[2] == "ship")
-        .within("2d")
+        sage.Pattern.begin("order").where(lambda e: e[2] == "order").not_followed_by("ship").where(lambda e: e[2] == "ship").within("2d")
     )
     async with sage.Environment("unshipped") as env:
         keyed = env.from_collection(orders).assign_timestamps(lambda e: e[1], sage.Monotonic()).key_by(lambda e: e[0])

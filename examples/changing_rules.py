@@ -22,7 +22,7 @@ class Alerts(sage.BroadcastProcessFunction[tuple[str, float], tuple[str, float],
         self.raised = context.state.value("raised", default=0)
 
     def process(self, value, context) -> Iterator[tuple[str, float, float]]:
-        limit = context.broadcast.get(value[0].split("-")[0])
+        limit = context.broadcast.get(value[0].partition("-")[0])
         if limit is not None and value[1] > limit:
             self.raised.set(self.raised.get() + 1)
             if self.raised.get() <= 2:  # the state of this key: two alerts per sensor are enough
@@ -65,7 +65,7 @@ async def main() -> None:
     expected: dict[str, list[tuple[str, float, float]]] = {}
     for i in range(300):
         sensor, value = f"{('heat', 'noise', 'dust')[i % 3]}-{i % 9}", float(i % 120)
-        limit = limits.get(sensor.split("-")[0])
+        limit = limits.get(sensor.partition("-")[0])
         if limit is not None and value > limit:
             expected.setdefault(sensor, []).append((sensor, value, limit))
     assert sorted(alerts) == sorted(alert for raised in expected.values() for alert in raised[:2])

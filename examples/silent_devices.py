@@ -100,7 +100,8 @@ async def line(report: Report) -> Report:
 
 async def main() -> None:
     made = reports()
-    config = {"checkpoint.every": 100, "restart.delay": "1ms"}
+    # Small batches and buffers: the source must not be far ahead of the function that fails.
+    config = {"checkpoint.every": 100, "restart.delay": "1ms", "batch.records": 20, "buffer.records": 20}
     async with sage.Environment("silent devices", parallelism=2, config=config) as env:
         timed = env.from_collection(made).map_async(line, concurrency=1).assign_timestamps(lambda r: r.time, sage.Monotonic())
         alarms = timed.key_by(lambda r: r.device).process(Silence, name="silence")

@@ -92,15 +92,15 @@ def q14(events: sage.DataStream[Event]) -> Stream:
     return events.filter(middling).map(priced)
 
 
-def channel_of(bid: Bid) -> tuple[Any, ...]:
+def channel_of(bid: Bid) -> list[Any]:
     """The bid with its channel's number, if it has one."""
     number = NUMBERED.get(bid.channel.lower())
     if number is None:
         _, found, rest = bid.url.partition("&channel_id=")
         if not found:
-            return ()
+            return []
         number = rest.partition("&")[0]
-    return ((bid.auction, bid.bidder, bid.price, bid.channel, number),)
+    return [(bid.auction, bid.bidder, bid.price, bid.channel, number)]
 
 
 def q21(events: sage.DataStream[Event]) -> Stream:

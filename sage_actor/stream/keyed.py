@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from sage_actor.dataflow.functions import AggregateFunction, FunctionSpec, check_plain
+from sage_actor.dataflow.functions import AggregateFunction, BaseFunction, FunctionSpec, ProcessFunction, check_plain
 from sage_actor.dataflow.graph import Edge
 from sage_actor.dataflow.policies import OnError
 from sage_actor.errors import GraphError
@@ -13,6 +13,7 @@ from sage_actor.stream.datastream import DataStream
 
 if TYPE_CHECKING:
     from sage_actor.dataflow.pattern import Pattern
+    from sage_actor.dataflow.process_functions import KeyedProcessFunction
     from sage_actor.dataflow.windows import Session, Sliding, Tumbling, WindowAssigner
     from sage_actor.stream.joined import AsOfKind, JoinedStream, JoinKind
     from sage_actor.stream.patterns import PatternStream
@@ -130,6 +131,50 @@ class KeyedStream(DataStream[T], Generic[K, T]):
 
         return WindowedStream(self, window)
 
+    @overload
+    def join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        window: Tumbling | Sliding | Session,
+        how: Literal["inner"] = "inner",
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[tuple[T, U]]: ...
+    @overload
+    def join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        window: Tumbling | Sliding | Session,
+        how: Literal["left"],
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[tuple[T, U | None]]: ...
+    @overload
+    def join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        window: Tumbling | Sliding | Session,
+        how: Literal["right"],
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[tuple[T | None, U]]: ...
+    @overload
+    def join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        window: Tumbling | Sliding | Session,
+        how: Literal["outer"],
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[tuple[T | None, U | None]]: ...
     def join(
         self,
         other: KeyedStream[K, U],
@@ -153,6 +198,28 @@ class KeyedStream(DataStream[T], Generic[K, T]):
 
         return interval_join(self, other, lower, upper, name, parallelism)
 
+    @overload
+    def as_of_join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        within: str | int | None = None,
+        how: Literal["inner"] = "inner",
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[tuple[T, U]]: ...
+    @overload
+    def as_of_join(
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        within: str | int | None = None,
+        how: Literal["left"],
+        name: str | None = None,
+        parallelism: int | None = None,
+    ) -> JoinedStream[tuple[T, U | None]]: ...
     def as_of_join(
         self,
         other: KeyedStream[K, U],
@@ -177,6 +244,30 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         operator = self._add("pattern", name, "pattern", None, parallelism, on_error, {"pattern": checked(pattern)})
         return PatternStream(self._env, [Edge(operator.id)])
 
+    @overload
+    def process(
+        self,
+        function: KeyedProcessFunction[T, R] | type[KeyedProcessFunction[T, R]],
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
+    ) -> DataStream[R]: ...
+    @overload
+    def process(
+        self,
+        function: Callable[..., Iterable[R] | None] | ProcessFunction[T, R] | type[BaseFunction] | BaseFunction,
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        on_error: OnError | None = None,
+        **keywords: Any,
+    ) -> DataStream[R]: ...
     def process(
         self,
         function: Any,

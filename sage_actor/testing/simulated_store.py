@@ -39,6 +39,7 @@ class SimulatedStore:
     Attributes:
         tables: what is visible, in the order of the commits.
         violations: in words; a run is right only if there are none.
+        newest: of each table, the newest attempt that has shown itself: older ones may not begin or prepare anything more.
         on_commit: called with (table, records) as they become visible.
     """
 
@@ -48,6 +49,7 @@ class SimulatedStore:
         self.transactions: dict[str, Transaction] = {}
         self.violations: list[str] = []
         self.on_commit: Callable[[str, list[Any]], object] | None = None
+        self.newest: dict[str, int] = {}
         self._numbers = 0
 
     async def call(self) -> None:
@@ -61,6 +63,8 @@ class SimulatedStore:
 
     def begin(self, table: str, attempt: int) -> str:
         """A new transaction; its name."""
+        if attempt < self.newest.get(table, 0):
+            raise ConnectorError("store", f"attempt {attempt} of {table} was replaced by {self.newest[table]}")
         self._numbers += 1
         name = f"{table}-{attempt}-{self._numbers}"
         self.transactions[name] = Transaction(name, table, attempt)
@@ -143,6 +147,7 @@ class StoreSink(TwoPhaseCommitSink[Any, str]):
     async def abort_orphans(self, keep: Sequence[str]) -> None:
         store = STORE.get()
         await store.call()
+        store.newest[self.table] = max(self.attempt, store.newest.get(self.table, 0))
         for name, transaction in store.transactions.items():
             ours = transaction.table == self.table and transaction.attempt < self.attempt
             if ours and name not in keep and transaction.state in ("open", "prepared"):

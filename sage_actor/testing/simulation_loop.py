@@ -46,6 +46,10 @@ class Faults:
     tasks: str = ""
 
 
+class _Buried(BaseException):
+    """Ends the coroutines of killed processes when the run is over."""
+
+
 class SimulatedClock:
     """The `Clock` of a simulation: monotonic time starts at 0, the wall clock at the first instant of 2024 (UTC)."""
 
@@ -207,6 +211,8 @@ class SimulationLoop(base_events.BaseEventLoop):
         process: SimulatedProcess | None = PROCESS.get() if context is None else context.get(PROCESS)
         if process is not None:
             process.tasks.add(task)
+            if not process.alive:  # the callback in which it was killed runs on to its end
+                self._mourn(process, task)
         return task
 
     def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
@@ -222,8 +228,12 @@ class SimulationLoop(base_events.BaseEventLoop):
             process.parked.clear()
             for task in process.tasks:
                 if not task.done():
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    self._dead[task] = process  # kept, since a coroutine that is dropped would still run its ``finally``
+                    self._mourn(process, task)
+
+    def _mourn(self, process: SimulatedProcess, task: asyncio.Task[Any]) -> None:
+        """Keep a task that will never go on: a coroutine that is dropped would still run its ``finally``."""
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._dead[task] = process
 
     def resume(self, process: SimulatedProcess) -> None:
         """A stalled process goes on where it stood."""
@@ -238,10 +248,10 @@ class SimulationLoop(base_events.BaseEventLoop):
             coroutine = task.get_coro()
             for _ in range(_BURIALS):
                 try:
-                    process.context.copy().run(coroutine.close)  # type: ignore[union-attr, arg-type]
+                    # Thrown, not closed: closing leaves an asynchronous generator that is being awaited neither open nor closed.
+                    process.context.copy().run(coroutine.throw, _Buried())  # type: ignore[union-attr, arg-type]
+                except BaseException:  # noqa: BLE001 - what comes out of the user's coroutine at last concerns nobody
                     break
-                except BaseException:  # noqa: BLE001 - the coroutine is the user's, and it awaits or fails on its way out
-                    continue
         self._dead.clear()
         self._ready.clear()
         self._scheduled.clear()

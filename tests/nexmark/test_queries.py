@@ -14,7 +14,7 @@ pytest.importorskip("duckdb", reason="the oracle is DuckDB: pip install '.[test]
 from benchmarks.nexmark.bytewax_queries import FLOWS, missing, run_flow
 from benchmarks.nexmark.check import difference, expected_rows, oracle_of, our_rows
 from benchmarks.nexmark.csv_bids import CSV_QUERIES, run_csv, write_bids
-from benchmarks.nexmark.events import Event, row
+from benchmarks.nexmark.events import Event
 from benchmarks.nexmark.floors import CALLING, FLOORS, Floor
 from benchmarks.nexmark.generator import Settings, generate
 from benchmarks.nexmark.oracle import ORACLES, Oracle

@@ -51,6 +51,11 @@ def test_record_types_are_inferred_through_chains(errors_of: Callable[[Path], di
 
 
 @pytest.mark.parametrize("errors_of", CHECKERS)
+def test_event_time_and_state_keep_their_types(errors_of: Callable[[Path], dict[int, str]]) -> None:
+    assert errors_of(SAMPLES / "timed.py") == {}
+
+
+@pytest.mark.parametrize("errors_of", CHECKERS)
 def test_wrong_steps_are_refused_where_they_stand(errors_of: Callable[[Path], dict[int, str]]) -> None:
     path = SAMPLES / "refused.py"
     expected = {number for number, line in enumerate(path.read_text().splitlines(), 1) if line.endswith("# refused")}
