@@ -14,6 +14,7 @@ from random import Random
 from typing import Literal
 
 from sage_actor.actor.supervision import RestartStrategy
+from sage_actor.jobs.asking import Asked, AskRefused
 from sage_actor.jobs.lifecycle import Outcome, Report, Request, Status, can_follow, is_final, judge
 from sage_actor.jobs.logs import read_tail
 from sage_actor.jobs.processes import JobProcess
@@ -25,6 +26,7 @@ __all__ = ["Attendance"]
 
 CANCEL_GRACE = 5.0
 LAST_LINES = 20
+NO_METRICS = "[]"
 log = logging.getLogger("sage_actor.jobs")
 
 
@@ -78,6 +80,16 @@ class Attendance:
         await self._clock.sleep(CANCEL_GRACE)
         self.kill()
 
+    async def ask(self, asked: Asked) -> ReportLine:
+        """Ask the job's process for something; see `JobProcess.ask`.
+
+        Raises:
+            AskRefused: it refused, or no process runs.
+        """
+        if self._process is None:
+            raise AskRefused("JobError", f"job {self.record.name!r} is {self.record.status}: there is no process that could answer")
+        return await self._process.ask(asked)
+
     def kill(self) -> None:
         """End the job's process now, if one runs."""
         if self._process is not None:
@@ -127,7 +139,8 @@ class Attendance:
         started = self.record.started or now
         self._set(attempts=attempt, pid=process.pid, pid_started=process.started, started=started, restart_at=None, exit_code=None)
         try:
-            code = await process.run(self.record.id, spec, self._heard)
+            # One that never began has nothing of its own to go on from, only what another job of that name may have left.
+            code = await process.run(self.record.id, spec, self._heard, restarted=attempt > 1 and self.record.metrics != NO_METRICS)
         finally:
             self._process = None
         last = await offload(partial(read_tail, self._log_file, LAST_LINES))
@@ -148,8 +161,12 @@ class Attendance:
                 elif can_follow(self.record.status, "running"):
                     self._move("running")
             case "metrics":
-                # Not worth a write each second; the next change of status saves it too.
-                self.record = replace(self.record, metrics=json.dumps(said.get("jobs", [])))
+                metrics = json.dumps(said.get("jobs", []))
+                if self.record.metrics == NO_METRICS != metrics:
+                    self._set(metrics=metrics)  # it has begun: the next life is to know
+                else:
+                    # Not worth a write each second; the next change of status saves it too.
+                    self.record = replace(self.record, metrics=metrics)
             case "finished":
                 self._report = Report("finished")
             case "failed":

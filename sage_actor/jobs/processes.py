@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import os
 import signal
 import socket
@@ -11,7 +13,9 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+from sage_actor.jobs.asking import Asked, AskRefused
 from sage_actor.jobs.record import JobSpec
 from sage_actor.jobs.reports import MAX_LINE, ReportLine, decode_report, encode_task
 from sage_actor.ports import offload
@@ -45,6 +49,8 @@ class JobProcess:
         self._process = process
         self._connection = connection
         self._writer: asyncio.StreamWriter | None = None
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[ReportLine]] = {}
         self.pid = process.pid
         self.started = started
 
@@ -80,7 +86,7 @@ class JobProcess:
         ours.setblocking(False)
         return cls(process, ours, process_started(process.pid))
 
-    async def run(self, job_id: str, spec: JobSpec, report: Callable[[ReportLine], None]) -> int:
+    async def run(self, job_id: str, spec: JobSpec, report: Callable[[ReportLine], None], *, restarted: bool = False) -> int:
         """Hand the job over, pass its reports on, and return the exit code once the process is gone and its group with it.
 
         Cancelling it kills the process.
@@ -89,7 +95,7 @@ class JobProcess:
         self._writer = writer
         listening = asyncio.ensure_future(self._listen(reader, report))
         try:
-            writer.writelines(encode_task(job_id, spec))
+            writer.writelines(encode_task(job_id, spec, restarted=restarted))
             with contextlib.suppress(ConnectionError):  # it died at once: the exit code says so
                 await writer.drain()
             code = await self._process.wait()
@@ -101,14 +107,43 @@ class JobProcess:
             kill_group(self.pid)
             listening.cancel()
             writer.close()
+            self._writer = None
+            for waiting in self._asked.values():
+                if not waiting.done():
+                    waiting.set_exception(AskRefused("JobError", "the job's process ended before it answered"))
 
-    @staticmethod
-    async def _listen(reader: asyncio.StreamReader, report: Callable[[ReportLine], None]) -> None:
+    async def _listen(self, reader: asyncio.StreamReader, report: Callable[[ReportLine], None]) -> None:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 said = decode_report(line)
-                if said is not None:
+                if said is None:
+                    continue
+                if said["event"] != "answer":
                     report(said)
+                    continue
+                waiting = self._asked.get(cast("int", said.get("id")))
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(said)
+
+    async def ask(self, asked: Asked) -> ReportLine:
+        """Ask for something, and wait for the answer.
+
+        Raises:
+            AskRefused: the job refused, or its process ended first.
+        """
+        writer = self._writer
+        if writer is None or writer.is_closing():
+            raise AskRefused("JobError", "the job's process is starting or ending just now; ask again")
+        number = next(self._numbers)
+        waiting = self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            writer.write(json.dumps({**asked, "id": number}).encode() + b"\n")
+            answer = await waiting
+        finally:
+            del self._asked[number]
+        if "error" in answer:
+            raise AskRefused(str(answer.get("kind", "")), str(answer["error"]))
+        return answer
 
     def send(self, command: str) -> None:
         """Ask for ``stop`` or ``cancel``. Never blocks; without effect once the process is gone."""

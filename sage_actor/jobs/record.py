@@ -27,6 +27,8 @@ class JobSpec:
         backend: default backend of the script.
         parallelism: default parallelism of the script.
         restart: settings of its restart strategy; empty means it does not restart.
+        resume: go on from the newest checkpoint that an earlier run of its dataflows left.
+        restore: go on from this savepoint.
     """
 
     name: str
@@ -38,6 +40,8 @@ class JobSpec:
     backend: str | None = None
     parallelism: int | None = None
     restart: Mapping[str, str | int | float] = field(default_factory=lambda: dict[str, str | int | float]())
+    resume: bool = False
+    restore: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,7 @@ class JobRecord:
         error: why it failed (or failed last, while it restarts).
         exit_code: of its last process; negative is minus the signal.
         restart_at: when the next attempt starts, while it waits for one.
-        metrics: the last report of its dataflows, as JSON text.
+        metrics: the last report of its dataflows, as JSON text; "[]" until the first of them has started.
     """
 
     id: str

@@ -1,8 +1,9 @@
 """What a job's process and its supervisor say to each other over one socket pair.
 
-Downwards: one JSON line that describes the job, the payload's bytes, then commands as lines (``stop``, ``cancel``). End
-of input downwards means that the supervisor is gone. Upwards: one JSON object a line, each with an ``event``:
-``running``, ``metrics`` (with ``jobs``), and at the end ``finished``, ``failed`` or ``cancelled`` (with ``error``).
+Downwards: one JSON line that describes the job, the payload's bytes, then commands as lines: ``stop``, ``cancel``, or a JSON
+object with a number as ``id`` that asks for something (`asking`). End of input downwards means that the supervisor is gone.
+Upwards: one JSON object a line, each with an ``event``: ``running``, ``metrics`` (with ``jobs``; the first as soon as a dataflow
+starts), ``answer`` (with ``id``), and at the end ``finished``, ``failed`` or ``cancelled`` (with ``error``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_LINE = 64 << 20
 """A report of a job with 1,000 operators takes about 300 kB; the bound only stops a runaway."""
 
 
-def encode_task(job_id: str, spec: JobSpec) -> list[bytes]:
+def encode_task(job_id: str, spec: JobSpec, *, restarted: bool = False) -> list[bytes]:
     """The first message downwards, as parts."""
     head = {
         "id": job_id,
@@ -33,16 +34,24 @@ def encode_task(job_id: str, spec: JobSpec) -> list[bytes]:
         "args": spec.args,
         "backend": spec.backend,
         "parallelism": spec.parallelism,
+        "resume": spec.resume,
+        "restore": spec.restore,
+        "restarted": restarted,
     }
     return [json.dumps(head).encode() + b"\n", spec.payload]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a job's process is to run."""
+    """What a job's process is to run.
+
+    Attributes:
+        restarted: an earlier process had begun with its dataflows: those that take checkpoints go on from the newest.
+    """
 
     id: str
     spec: JobSpec
+    restarted: bool = False
 
 
 def read_task(connection: socket.socket) -> Task:
@@ -66,8 +75,9 @@ def read_task(connection: socket.socket) -> Task:
             raise EOFError
         got += count
     job_id = str(said.pop("id"))
+    restarted = bool(said.pop("restarted"))
     said["args"] = tuple(cast("list[str]", said["args"]))
-    return Task(job_id, JobSpec(payload=bytes(payload), **said))  # type: ignore[arg-type]  # as encode_task wrote it
+    return Task(job_id, JobSpec(payload=bytes(payload), **said), restarted)  # type: ignore[arg-type]  # as encode_task wrote it
 
 
 ReportLine = Mapping[str, object]
@@ -111,7 +121,7 @@ class Reporter:
                 return
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
-                heard(line.decode("ascii", "replace").strip())
+                heard(line.decode("utf-8", "replace").strip())
 
 
 def _plain(value: object) -> object:

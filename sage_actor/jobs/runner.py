@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import io
+import json
 import os
 import signal
 import socket
@@ -17,15 +18,19 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
+from sage_actor.config.paths import checkpoint_directory
 from sage_actor.errors import JobCancelled, JobError
+from sage_actor.jobs.asking import carry_out
 from sage_actor.jobs.lifecycle import CANCELLED_EXIT, FAILED_EXIT
 from sage_actor.jobs.record import JobSpec
 from sage_actor.jobs.reports import Reporter, read_task
 from sage_actor.jobs.script import run_script
 from sage_actor.jobs.stopping import StopRequests
 from sage_actor.jobs.watch import JobWatch
+from sage_actor.runtime.job import Job
 from sage_actor.stream.environment import defaults
 from sage_actor.stream.shipping import unpack
 
@@ -34,6 +39,8 @@ __all__ = ["main"]
 FIRST_METRICS = 0.2
 METRICS_EVERY = 1.0
 ORPHAN_GRACE = 2.0
+LAST_ANSWERS = 5.0
+"""Seconds that what was asked of a job which has ended may take to be answered."""
 
 
 class Runner:
@@ -45,12 +52,15 @@ class Runner:
         self._watch = JobWatch()
         self._stopping = StopRequests(self._watch)
         self._ended = threading.Event()
+        self._asked: list[threading.Thread] = []
 
     def run(self) -> int:
         """Run the job to its end; returns the exit status."""
         task = read_task(self._connection)
         self._stopping.install(signal.SIGTERM, signal.SIGINT)
-        defaults.observers.extend((self._watch.add, self._stopping.job_started))
+        defaults.observers.extend((self._watch.add, self._stopping.job_started, self._job_started))
+        defaults.settings.setdefault("checkpoint.dir", str(checkpoint_directory()))
+        defaults.resume, defaults.restore, defaults.restarted = task.spec.resume, task.spec.restore, task.restarted
         listen = threading.Thread(target=self._reporter.listen, args=(self._heard, self._orphaned), name="supervisor-link", daemon=True)
         listen.start()
         threading.Thread(target=self._report_metrics, name="job-metrics", daemon=True).start()
@@ -63,13 +73,18 @@ class Runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # nothing is left to stop
         self._ended.set()
+        for thread in self._asked:
+            thread.join(LAST_ANSWERS)  # a savepoint that ends the job has ended it, and is told now
         self._reporter.say("metrics", jobs=self._watch.snapshot())
         self._reporter.say(status, error=error)
         return {"finished": 0, "failed": FAILED_EXIT, "cancelled": CANCELLED_EXIT}[status]
 
     def _run_graph(self, spec: JobSpec) -> str:
         async def execute() -> None:
-            job = await unpack(spec.payload).submit()
+            env = unpack(spec.payload)
+            if env.settings.checkpoint_dir is None:
+                env.settings = replace(env.settings, checkpoint_dir=str(checkpoint_directory()))
+            job = await env.submit()
             await job.wait()
 
         try:
@@ -103,6 +118,17 @@ class Runner:
             self._stopping.request("stop")
         elif command == "cancel":
             self._stopping.request("cancel")
+        elif command.startswith("{"):
+            thread = threading.Thread(target=self._answer, args=(command,), name="answer", daemon=True)
+            self._asked = [each for each in self._asked if each.is_alive()] + [thread]
+            thread.start()
+
+    def _answer(self, command: str) -> None:
+        asked = cast("dict[str, object]", json.loads(command))
+        self._reporter.say("answer", id=asked["id"], **carry_out(self._watch, asked))
+
+    def _job_started(self, job: Job) -> None:
+        self._reporter.say("metrics", jobs=self._watch.snapshot())
 
     def _orphaned(self) -> None:
         sys.stderr.write("the supervisor is gone; this job is cancelled\n")

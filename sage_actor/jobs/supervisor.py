@@ -157,6 +157,33 @@ class Supervisor:
         found.request("cancel")
         return found.record
 
+    async def savepoint(self, job: str, *, target: str | None = None, stop: bool = False, dataflow: str | None = None) -> str:
+        """Take a savepoint of a running job; see `Job.savepoint`. Returns its place.
+
+        Args:
+            dataflow: which one, if the job runs several.
+
+        Raises:
+            JobNotFound: there is none.
+            JobError: several live jobs have that name; or (`AskRefused`) it could not be taken.
+        """
+        answer = await self._one_live(job).ask({"ask": "savepoint", "target": target, "stop": stop, "dataflow": dataflow})
+        return str(answer["place"])
+
+    async def query(self, job: str, operator: str, state: str, key: object, *, dataflow: str | None = None) -> tuple[bool, object]:
+        """Read the state of one key of a running job; see `Job.query`. Key and value as JSON has them.
+
+        Returns:
+            Whether there is something, and what.
+
+        Raises:
+            JobNotFound: there is none.
+            JobError: several live jobs have that name; or (`AskRefused`) it has no such state, or cannot answer.
+        """
+        asked = {"ask": "query", "operator": operator, "state": state, "key": key, "dataflow": dataflow}
+        answer = await self._one_live(job).ask(asked)
+        return bool(answer["found"]), answer["value"]
+
     def _one_live(self, job: str) -> Attendance:
         live = [other for other in self._jobs.values() if other.record.name == job and not is_final(other.record.status)]
         if job not in self._jobs and len(live) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sage_actor.jobs.standing import Standing, standing
 from sage_actor.runtime.job import Job
 
 __all__ = ["JobWatch"]
@@ -40,9 +41,6 @@ class JobWatch:
             job.waited = True
         return unheard
 
-    def snapshot(self) -> list[dict[str, object]]:
-        """Name, status and metrics of each job, made of plain values."""
-        return [
-            {"job": job.name, "status": job.status, "error": "" if job.error is None else str(job.error), "metrics": dict(job.metrics())}
-            for job in self.jobs
-        ]
+    def snapshot(self) -> list[Standing]:
+        """How each job stands, made of plain values."""
+        return [standing(job) for job in self.jobs]

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sage_actor._core.batch import Batch
+from sage_actor.dataflow.context import FunctionContext
 from sage_actor.dataflow.graph import Operator
 from sage_actor.dataflow.policies import Retry
 from sage_actor.dataflow.watermarks import MIN_WATERMARK
 from sage_actor.errors import OperatorError
+from sage_actor.operators.call_state import CALL, AsyncContext, CallAccess, CallWrites
 from sage_actor.operators.stages import Emit, Stage, as_list, cancelled_from_outside
 from sage_actor.state.store import DELETED, SLICE, Entries
 
@@ -25,7 +27,7 @@ __all__ = ["AsyncStage"]
 class Call:
     """One record's call: in flight, or complete and not yet emitted."""
 
-    __slots__ = ("error", "key", "position", "result", "segment", "tag", "task", "timestamp", "value", "watermark")
+    __slots__ = ("error", "key", "position", "released", "result", "segment", "tag", "task", "timestamp", "value", "watermark", "writes")
 
     def __init__(self, value: Any, key: Any, tag: Any, timestamp: Any, watermark: Any, position: int) -> None:
         self.value = value
@@ -38,6 +40,8 @@ class Call:
         self.error: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
         self.segment: Segment
+        self.writes: CallWrites | None = None  # of a function with state: what becomes real when the result is handed on
+        self.released: asyncio.Event | None = None  # ... which the next call of the key waits for
 
 
 class Segment:
@@ -69,6 +73,8 @@ class AsyncStage(Stage):
         self.passed = MIN_WATERMARK
         self.keyed = any(edge.partition.kind == "hash" for edge in operators[0].inputs)
         self.state: OperatorState | None = None
+        self.access: CallAccess | None = None
+        self.stateful = False
         self.tasks: set[asyncio.Task[None]] = set()
         self.last_of_key: dict[Any, Call] = {}
         self.room = asyncio.Event()
@@ -80,9 +86,17 @@ class AsyncStage(Stage):
             self.invoke: Callable[[Any], Awaitable[Any]] = self.replica.call
         else:
             self.invoke = OnThreads(self.replica.call, self.capacity)
+        if self.keyed and self.replica.is_async:
+            self.state = await self.setting.open_state(self.operators[0])
+            self.access = CallAccess(self.state)
         await self.open_replica(0, self.replica)
+        self.stateful = self.access is not None and self.access.is_used
         if self.setting.checkpointing:
             await self._restore()
+
+    def context(self, operator: Operator) -> FunctionContext:
+        context = super().context(operator)
+        return context if self.access is None else AsyncContext(context, self.access)
 
     async def _restore(self) -> None:
         """Calls that were in flight at the checkpoint are made again, first, in their order (F33)."""
@@ -138,7 +152,10 @@ class AsyncStage(Stage):
         if call.key is not None:
             before = self.last_of_key.get(call.key)
             self.last_of_key[call.key] = call
-        call.task = asyncio.get_running_loop().create_task(self._run(call, None if before is None else before.task))
+        if self.stateful:
+            call.writes = CallWrites(call.key)
+            call.released = asyncio.Event()
+        call.task = asyncio.get_running_loop().create_task(self._run(call, before))
         self.tasks.add(call.task)
         call.task.add_done_callback(self.tasks.discard)
 
@@ -154,9 +171,14 @@ class AsyncStage(Stage):
             self.segments[-2].watermark = watermark
         return self.passed
 
-    async def _run(self, call: Call, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait((before,))
+    async def _run(self, call: Call, before: Call | None) -> None:
+        if before is not None:
+            if before.released is not None:
+                await before.released.wait()
+            elif before.task is not None:
+                await asyncio.wait((before.task,))
+        if call.writes is not None:
+            CALL.set(call.writes)
         tries = 0
         while True:
             try:
@@ -183,13 +205,26 @@ class AsyncStage(Stage):
             self.counters[0].errors += 1
             self.counters[0].retried += 1
             await self.setting.clock.sleep(pause)
-        if self.last_of_key.get(call.key) is call:
-            del self.last_of_key[call.key]
+        if not self.stateful:
+            self._forget(call)
         call.task = None
         if not self.ordered:
             call.segment.done.append(call)
         if call.segment is self.segments[0] and (not self.ordered or next(iter(call.segment.calls)) is call):
             self._notify()
+
+    def _forget(self, call: Call) -> None:
+        if self.last_of_key.get(call.key) is call:
+            del self.last_of_key[call.key]
+
+    def _hand_on(self, call: Call, *, applies: bool) -> None:
+        """The call leaves the operator: what it has written becomes real, and the next one of its key may begin (F33a)."""
+        if call.writes is None or call.released is None:
+            return
+        if applies:
+            call.writes.apply()
+        self._forget(call)
+        call.released.set()
 
     def _notify(self) -> None:
         self.room.set()
@@ -213,8 +248,10 @@ class AsyncStage(Stage):
             failure: OperatorError | None = None
             for call in finished:
                 try:
-                    if call.error is None or not self._refuse(call):
+                    applies = call.error is None or not self._refuse(call)
+                    if applies:
                         good.append(call)
+                    self._hand_on(call, applies=applies)
                 except OperatorError as error:
                     failure = error  # what came before it goes on first
                     break

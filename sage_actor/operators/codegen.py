@@ -43,8 +43,8 @@ class Loop:
     """A compiled loop.
 
     ``function(it, out, room, counts, slices, f, h, c)``, with `rows` also ``numbers, kept``: `f`, `h`, `c` are sequences of the
-    steps' functions, error handlers and contexts; the number of records that left step i is added to ``counts[i]`` where it is counted. `kept` gets, for
-    each result, what `numbers` gives beside the record that it came from; a yield then takes both lists.
+    steps' functions, error handlers and contexts; the number of records that left step i is added to ``counts[i]`` where it is
+    counted. `kept` gets, for each result, what `numbers` gives beside the record that it came from; a yield then takes both lists.
     """
 
     function: Callable[..., Generator[float, Any, None]]

@@ -16,6 +16,7 @@ from sage_actor.errors import CheckpointError, Fenced, SageError
 from sage_actor.ports import Cancellable, Clock
 from sage_actor.runtime.task_snapshots import state_uid
 from sage_actor.state.parts import OperatorPart
+from sage_actor.telemetry.checkpoint_counters import CheckpointCounters
 
 __all__ = ["Checkpoints", "Completed"]
 
@@ -53,6 +54,7 @@ class Checkpoints:
     Args:
         order: tells tasks what to do.
         fail: ends the attempt with an error: a checkpoint could not be taken, or somebody else has taken over.
+        counters: of the job; go on over its attempts.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Checkpoints:
         clock: Clock,
         order: Order,
         fail: Callable[[BaseException], None],
+        counters: CheckpointCounters | None = None,
     ) -> None:
         self.plan = plan
         self.settings = settings
@@ -77,6 +80,7 @@ class Checkpoints:
         self.clock = clock
         self.order = order
         self.fail = fail
+        self.counters = counters or CheckpointCounters()
         self.tasks = {task.id: task for task in plan.tasks}
         self.sources = {task.id for task in plan.tasks if task.operators[0].kind == "source"}
         self.finals: dict[int, list[OperatorPart]] = {}
@@ -208,6 +212,7 @@ class Checkpoints:
         self.failures = 0
         done = Completed(pending.number, self.ended_at - pending.begun, manifest.size)
         self.completed.append(done)
+        self.counters.complete(done.number, seconds=done.seconds, nbytes=done.nbytes, now_ms=self.clock.now_ms())
         EVENTS.info(
             "checkpoint complete", extra={"job": self.job, "checkpoint": done.number, "seconds": done.seconds, "bytes": done.nbytes}
         )
@@ -276,6 +281,7 @@ class Checkpoints:
             return
         self._settle(pending)
         self.failures += 1
+        self.counters.fail()
         EVENTS.warning("checkpoint %d given up: %s", pending.number, error, extra={"job": self.job})
         self.order("abort", pending.number, None)
         for future in pending.wanted_by:

@@ -24,7 +24,7 @@ from sage_actor.errors import BackendError, CheckpointError, StateError
 from sage_actor.ports import current_clock, current_random, offload
 from sage_actor.runtime.attempt import Attempt
 from sage_actor.runtime.checkpoints import Checkpoints
-from sage_actor.runtime.job import Job
+from sage_actor.runtime.job import Job, Restoring
 from sage_actor.runtime.restarts import Restarts
 from sage_actor.runtime.task_host import JobIdentity
 from sage_actor.runtime.task_snapshots import Restored, SnapshotSetting
@@ -230,6 +230,7 @@ class Coordinator:
             clock=self.clock,
             order=attempt.order,
             fail=attempt.fail,
+            counters=self.job.checkpoint_counters,
         )
         self.checkpoints.start()
 
@@ -263,6 +264,13 @@ class Coordinator:
     def snapshots(self) -> list[dict[str, Any]]:
         """Counters of every task: own ones now, remote ones as last reported."""
         return [] if self.attempt is None else self.attempt.task_snapshots()
+
+    def restoring(self) -> Restoring | None:
+        """How far the present attempt is with opening its tasks; None once all are open."""
+        attempt = self.attempt
+        if attempt is None or attempt.over.done() or len(attempt.opened) >= len(attempt.plan.tasks):
+            return None
+        return Restoring(len(attempt.opened), len(attempt.plan.tasks), sum(attempt.opened.values()), attempt.snapshots.checkpoint)
 
     # -- end ---------------------------------------------------------------------------------------------------------
 

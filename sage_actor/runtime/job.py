@@ -7,21 +7,39 @@ import concurrent.futures
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from sage_actor.errors import CheckpointError, JobCancelled, JobError, StateError
 from sage_actor.ports import system_clock
+from sage_actor.telemetry.checkpoint_counters import CheckpointCounters
 from sage_actor.telemetry.counters import JobMetrics
 
 if TYPE_CHECKING:
     from sage_actor.runtime.checkpoints import Completed
     from sage_actor.runtime.coordinator import Coordinator
 
-__all__ = ["Job", "JobStatus", "live_jobs"]
+__all__ = ["Job", "JobStatus", "Restoring", "live_jobs"]
 
 JobStatus = Literal["created", "running", "restarting", "stopping", "finished", "failed", "cancelled"]
 
 T = TypeVar("T")
+
+
+class Restoring(NamedTuple):
+    """How far an attempt is with opening its tasks.
+
+    Attributes:
+        opened: tasks that have read their state.
+        tasks: all of them.
+        nbytes: of state read by those.
+        checkpoint: where the state comes from; None if the attempt begins with none.
+    """
+
+    opened: int
+    tasks: int
+    nbytes: int
+    checkpoint: int | None
+
 
 LIVE: weakref.WeakSet[Job] = weakref.WeakSet()
 
@@ -35,6 +53,7 @@ class Job:
         attempts: how often it was started, the first time included.
         latest_error: what the last attempt that was followed by another one failed with.
         restored_from: the checkpoint that the present attempt went on from, or None.
+        checkpoint_counters: how its checkpoints went, over all attempts.
     """
 
     def __init__(self, id: str, name: str, *, bounded: bool, loop: asyncio.AbstractEventLoop, backend: str = "local") -> None:
@@ -49,6 +68,7 @@ class Job:
         self.attempts = 0
         self.latest_error: BaseException | None = None
         self.restored_from: int | None = None
+        self.checkpoint_counters = CheckpointCounters()
         self._status: JobStatus = "created"
         self._loop = loop
         self._done = asyncio.Event()
@@ -204,10 +224,27 @@ class Job:
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(action, coordinator)
 
+    def operators(self) -> frozenset[str]:
+        """Names and uids of its operators: what `query` may be asked for."""
+        coordinator = self._coordinator
+        chains = () if coordinator is None else coordinator.plan.chains
+        names = [(operator.name, operator.uid or operator.name) for chain in chains for operator in chain.operators]
+        return frozenset(name for both in names for name in both)
+
+    @property
+    def restoring(self) -> Restoring | None:
+        """While the present attempt opens its tasks, how far it is; None once all are open, and where none runs."""
+        coordinator = self._coordinator
+        return None if coordinator is None or self.done else coordinator.restoring()
+
     def metrics(self) -> JobMetrics:
-        """Counters of the job and of every operator and task, as far as they have been reported (remote workers: every 0.5 s)."""
+        """Counters of the job and of every operator and task, as far as they have been reported (remote workers: every 0.5 s).
+
+        Beside what `JobMetrics` lists: ``attempts``, and ``checkpoints`` (a `CheckpointSnapshot`).
+        """
         snapshots = self._coordinator.snapshots() if self._coordinator is not None else []
-        return JobMetrics.of(snapshots, seconds=(self.ended_at or system_clock.now_ms() / 1000) - self.started_at)
+        metrics = JobMetrics.of(snapshots, seconds=(self.ended_at or system_clock.now_ms() / 1000) - self.started_at)
+        return JobMetrics({**metrics, "attempts": self.attempts, "checkpoints": self.checkpoint_counters.snapshot()})
 
     def on_end(self, callback: Callable[[Job], None]) -> None:
         """Call back, on the job's loop, once it has ended; at once if it has."""

@@ -38,6 +38,8 @@ class Defaults:
     parallelism: int | None = None
     resume: bool = False
     restore: str | None = None
+    restarted: bool = False
+    """Whether this process replaces one that died: dataflows that take checkpoints resume, whatever `resume` says."""
     settings: dict[str, object] = field(default_factory=lambda: dict[str, object]())
     observers: list[Callable[[Job], None]] = field(default_factory=lambda: list[Callable[[Job], None]]())
 
@@ -261,7 +263,8 @@ class EnvironmentBase:
         if any(self.graph.operators[number].served for number in needed):
             # Requests are never replayed: a served flow takes no checkpoints, and its failure answers those in flight.
             settings = replace(settings, checkpointing=None, checkpoint_interval=None, checkpoint_every=0, restart_strategy="none")
-        coordinator = Coordinator(job, self.graph, wanted, settings, resume=self.resume, restore=self.restore)
+        resume = self.resume or (defaults.restarted and bool(settings.snapshot_mode))
+        coordinator = Coordinator(job, self.graph, wanted, settings, resume=resume, restore=self.restore)
         for number in wanted:
             self.started[number] = job
         self.jobs.append(job)

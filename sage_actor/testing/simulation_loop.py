@@ -10,7 +10,7 @@ import re
 import threading
 from asyncio import base_events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import Context
 from dataclasses import dataclass
@@ -255,7 +255,11 @@ class SimulationLoop(base_events.BaseEventLoop):
         self._dead.clear()
         self._ready.clear()
         self._scheduled.clear()
-        self._burying = False
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """As in any loop; those of killed processes are not even closed."""
+        if not self._burying:
+            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]
 
     def unfinished(self) -> list[str]:
         """The same in words: name and where each waits, outermost call first."""

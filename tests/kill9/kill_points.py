@@ -51,7 +51,8 @@ class Order:
     Attributes:
         point: one of `POINTS`, or "" for none.
         passage: at which passage of this process, from 1.
-        victim: "self": the process that passes, or "job": all of it, the owner first.
+        victim: "self": the process that passes; "job": all of it, the owner first; "stop": nobody, but the process that passes sleeps
+            (SIGSTOP) until it is woken.
         marker: a file that is created at the kill, so that there is only one even if workers are started anew.
         full: while this file exists, whatever checkpoints write is refused for want of room.
     """
@@ -65,7 +66,7 @@ class Order:
 
     def reach(self, point: str) -> None:
         """The process is at this place; perhaps it does not come any further."""
-        if point != self.point:
+        if not point or point != self.point:
             return
         self.passed += 1
         if self.passed < self.passage:
@@ -73,6 +74,9 @@ class Order:
         try:
             os.close(os.open(self.marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
+            return
+        if self.victim == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
             return
         if self.victim == "job" and _is_worker():
             with suppress(ProcessLookupError):

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from child import Run, patiently
+from damage import Damage
 from committed import Committed, Faults, judge, leftovers, read_committed
 from progression import JOB, Settings
 
-__all__ = ["Case", "Kill", "Outcome", "run_case"]
+__all__ = ["Case", "Kill", "Outcome", "Scenario", "run_case"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,14 @@ class Kill:
         passage: of the point.
         victim: "job", "self" (whoever passes the point), or "worker" (one of them, at a random time; the job goes on).
         before: seconds, for random times: latest, after the first output.
-        damage: done to the checkpoints afterwards.
+        damage: done to the checkpoints afterwards; what it answers, the next run must pass over, loudly.
     """
 
     point: str = ""
     passage: int = 1
     victim: str = "job"
     before: float = 0.6
-    damage: Callable[[Path], str] | None = None
+    damage: Callable[[Path], Damage] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Scenario:
         self.chance = random.Random(seed)
         self.outcome = Outcome(case)
         self.seen = Committed()
-        self.read = 0
+        self.damage: Damage | None = None
 
     def settings(self, **changes: object) -> Settings:
         """Of the next run."""
@@ -134,6 +135,12 @@ class Scenario:
         if restored and run.recovery is not None:
             outcome.recovery.append(run.recovery)
         outcome.replayed += run.read
+        damage, self.damage = self.damage, None
+        if damage is not None:
+            if not restored or restored[0] >= damage.checkpoint:
+                self.problem(f"after {damage} it went on from {restored}")
+            if damage.file not in run.said:
+                self.problem(f"after {damage} nothing was said of it: {run.said!r}")
 
     def killed(self, kill: Kill) -> bool:
         """One run and its kill; False if it ended before that."""
@@ -159,7 +166,8 @@ class Scenario:
         self.outcome.kills += 1
         self.look(run, ended=False)
         if kill.damage is not None:
-            self.outcome.notes.append(kill.damage(self.folder / "checkpoints" / JOB))
+            self.damage = kill.damage(self.folder / "checkpoints" / JOB)
+            self.outcome.notes.append(str(self.damage))
         return True
 
     def survived(self, run: Run) -> bool:
@@ -185,18 +193,24 @@ class Scenario:
         code = run.wait()
         if code:
             self.problem(f"the last run ended with {code}: {run.said[-1500:]}")
+        self.close(run)
+
+    def close(self, run: Run) -> None:
+        """A run has ended well: everything must be there, and nothing else."""
         self.look(run, ended=True)
-        self.outcome.notes.append(run.said.strip()[:300]) if run.said.strip() else None
-        total = run.settings.progressions * run.settings.length
-        self.outcome.replayed -= total
-        if not code:
-            self.outcome.problems += [f"left behind: {name}" for name in leftovers(self.folder)[:3]]
+        self.outcome.replayed -= run.settings.progressions * run.settings.length
+        if not run.process.returncode:
+            self.outcome.problems += [f"left behind: {name}" for name in leftovers(self.folder)]
+
+    def play(self) -> None:
+        """The runs."""
+        if all(self.killed(kill) for kill in self.case.kills):
+            self.finish()
 
     def __call__(self) -> Outcome:
         begun = time.monotonic()
         try:
-            if all(self.killed(kill) for kill in self.case.kills):
-                self.finish()
+            self.play()
         except AssertionError as error:
             self.problem(str(error))
         self.outcome.seconds = time.monotonic() - begun

@@ -16,6 +16,7 @@ from sage_actor.runtime.job import Job
 from sage_actor.testing import Simulation
 
 Pair = tuple[int, str]
+LIFETIME = 10.0
 
 
 class Endless(sage.Source[Any]):
@@ -66,8 +67,8 @@ class Everything(KeyedProcessFunction[Pair, Pair]):
         self.lengths = state.map("lengths")
         self.longest = state.reducing("longest", max)
         self.mean = state.aggregating("mean", Mean())
-        self.brief = state.value("brief", ttl="10s")
-        self.briefs = state.map("briefs", ttl="10s")
+        self.brief = state.value("brief", ttl=LIFETIME)
+        self.briefs = state.map("briefs", ttl=LIFETIME)
         self.never = state.value("never", default=17)
 
     def process(self, value: Pair, context: KeyedContext) -> list[Pair]:
@@ -180,9 +181,9 @@ def test_what_has_expired_is_not_returned() -> None:
             job = await env.submit()
             await reaches(job, "kinds", "last", 1, "bb")
             assert await job.query("kinds", "briefs", 1) == {"a": 1, "ccc": 3, "bb": 2}
-            await asyncio.sleep(9)  # of virtual time
+            await asyncio.sleep(LIFETIME - 1)  # of virtual time
             assert await job.query("kinds", "brief", 1) == "bb"
-            await asyncio.sleep(1)
+            await asyncio.sleep(LIFETIME)
             assert await job.query("kinds", "brief", 1, default="gone") == "gone"
             assert await job.query("kinds", "briefs", 1) is None
             assert await job.query("kinds", "last", 1) == "bb"

@@ -373,6 +373,36 @@ def test_keyed_calls_follow_their_key_when_the_parallelism_changes(tmp_path: Pat
         assert of_key == sorted(of_key), "one at a time for each key, in order"
 
 
+@pytest.mark.rule("F33a")
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_call_writes_counts_once_with_its_result(tmp_path: Path, ordered: bool, seed: int) -> None:
+    class Numbering(sage.MapFunction[int, Any]):
+        def open(self, context: sage.FunctionContext) -> None:
+            self.count = context.state.value("count", default=0)
+            self.seen = context.state.list("seen")
+
+        async def map(self, value: int) -> Any:
+            number = self.count.get() + 1
+            await asyncio.sleep((value * 7919 % 13) / 1000)
+            self.count.set(number)
+            self.seen.append(value)
+            await asyncio.sleep(0.001)
+            return value % 7, number, len(self.seen)
+
+    async def main() -> tuple[list[Any], int]:
+        async with environment("writes", tmp_path, 2, **{"checkpoint.every": 40, "restart.delay": 0.01}) as env:
+            stream = env.from_source(Numbers, count=350).key_by(lambda n: n % 7)
+            out = stream.map_async(Numbering(), concurrency=10, ordered=ordered).map(Failing(120, 200)).collect()
+            job = await env.submit()
+            await job.wait()
+        return list(out), job.attempts
+
+    out, attempts = Simulation(seed).run(main)
+    assert attempts == 3
+    assert sorted(out) == [(key, n, n) for key in range(7) for n in range(1, 51)]
+
+
 @pytest.mark.rule("F44")
 @simulated
 async def test_committed_records_come_once_and_plain_iteration_at_least_once(tmp_path: Path) -> None:

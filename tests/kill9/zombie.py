@@ -1,0 +1,122 @@
+"""Two cases of their own: an owner that sleeps (SIGSTOP) while another takes over, and wakes again; and a disk without room."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from child import Run, patiently
+from kill_points import POINTS
+from progression import JOB
+from scenario import Case, Outcome, Scenario
+
+__all__ = ["run_full_disk", "run_zombie"]
+
+
+def run_zombie(case: Case, folder: Path, point: str, passage: int, *, late: bool, seed: int = 0) -> Outcome:
+    """The first run falls asleep at a kill-point, all its processes; a second one takes over; then the first one wakes.
+
+    Args:
+        late: it wakes after the second one has finished, not while it runs.
+    """
+    assert point in POINTS
+    folder.mkdir(parents=True)
+    return Zombie(case, folder, seed, lambda scenario: sleep_and_wake(scenario, point, passage, late=late))()
+
+
+class Zombie(Scenario):
+    """A scenario with a course of its own in place of a list of kills."""
+
+    def __init__(self, case: Case, folder: Path, seed: int, course: Callable[[Scenario], None]) -> None:
+        super().__init__(case, folder, seed)
+        self.course = course
+
+    def play(self) -> None:
+        self.course(self)
+
+
+def sleep_and_wake(scenario: Scenario, point: str, passage: int, *, late: bool) -> None:
+    """See `run_zombie`."""
+    old = scenario.start({"point": point, "passage": passage, "victim": "stop"})
+    patiently(lambda: old.marker.exists() or old.process.poll() is not None, f"the first run at {point!r}")
+    if old.process.poll() is not None:
+        scenario.problem(f"it never came to {point!r}: {old.process.returncode} {old.said[-500:]}")
+        scenario.look(old, ended=old.process.returncode == 0)
+        return
+    old.signal_all(signal.SIGSTOP)
+    new = scenario.start()
+    try:
+        if late:
+            code = new.wait()
+        else:
+            patiently(lambda: len(new.named("complete")) >= 2 or new.process.poll() is not None, "checkpoints of the second run")
+            code = new.process.poll() or 0
+    finally:
+        old.signal_all(signal.SIGCONT)
+    refused(scenario, old)
+    scenario.outcome.kills += 1
+    code = new.wait() if not code else code
+    if code:
+        scenario.problem(f"the second run ended with {code}: {new.said[-1500:]}")
+    scenario.count(old)
+    scenario.close(new)
+
+
+def refused(scenario: Scenario, old: Run) -> None:
+    """The one that has woken must end by itself, and say why."""
+    code = old.wait()
+    ends = old.named("end")
+    kind = ends[0]["kind"] if ends else "nothing"
+    if code == 0 or kind != "Fenced":
+        scenario.problem(f"the one that woke was not refused: it ended with {code}, {kind}: {old.said[-700:]}")
+    orphans = old.wait_alone()
+    if orphans:
+        scenario.problem(f"orphans of the one that woke: {orphans}")
+
+
+def run_full_disk(case: Case, folder: Path, fill: Callable[[Path], None], free: Callable[[Path], None], seed: int = 0) -> Outcome:
+    """A run is killed; the next ones find no room for checkpoints, at once and on the way; with room again the job goes on."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+    return Zombie(case, folder, seed, lambda scenario: run_out_of_room(scenario, fill, free))()
+
+
+def run_out_of_room(scenario: Scenario, fill: Callable[[Path], None], free: Callable[[Path], None]) -> None:
+    """See `run_full_disk`."""
+    order: dict[str, object] = {"full": str(scenario.folder / "full")}
+    first = scenario.start(order)
+    patiently(lambda: len(first.named("complete")) >= 3 or first.process.poll() is not None, "three checkpoints")
+    first.kill()
+    scenario.outcome.kills += 1
+    scenario.look(first, ended=False)
+    for early in (True, False):
+        before = digests(scenario.folder)
+        if early:
+            fill(scenario.folder)
+        run = scenario.start(order, config={"restart.strategy": "none"})
+        if not early:
+            patiently(lambda: run.named("output") or run.process.poll() is not None, "the first output")
+            fill(scenario.folder)
+        code = run.wait()
+        ends = run.named("end")
+        error = ends[0]["error"] if ends else ""
+        if code != 1 or ends[0]["kind"] != "CheckpointError" or "No space left" not in error:
+            scenario.problem(f"without room it ended with {code}, {error!r}: {run.said[-500:]}")
+        scenario.outcome.notes.append(error.partition("\n")[0][:200])
+        after = digests(scenario.folder)
+        changed = [name for name in before.keys() & after.keys() if before[name] != after[name]]
+        gone = [name for name in before.keys() - after.keys() if early]
+        if changed or gone:
+            scenario.problem(f"without room it changed {changed} and removed {gone}")
+        scenario.look(run, ended=False)
+        free(scenario.folder)
+    scenario.finish()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of all files of the checkpoints that have their name."""
+    place = folder / "checkpoints" / JOB
+    files = [file for file in place.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    return {str(file.relative_to(place)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
