@@ -79,6 +79,7 @@ class TaskSnapshots:
         self.report = report
         self.states: dict[str, OperatorState] = {}
         self.saving: asyncio.Task[None] | None = None
+        self.all_saving: set[asyncio.Task[None]] = set()
         self.latest = 0
         self.restored_bytes = 0
 
@@ -156,6 +157,8 @@ class TaskSnapshots:
         self.saving = asyncio.get_running_loop().create_task(
             self._save(checkpoint, frozen, kind, before), name=f"save {self.spec.name} {checkpoint}"
         )
+        self.all_saving.add(self.saving)
+        self.saving.add_done_callback(self.all_saving.discard)
 
     async def _save(
         self, checkpoint: int, frozen: list[tuple[OperatorState, FrozenState]], kind: str, before: asyncio.Task[None] | None
@@ -176,9 +179,12 @@ class TaskSnapshots:
 
     async def close(self) -> None:
         """Stop writing, and let the states go."""
-        if self.saving is not None and not self.saving.done():
-            self.saving.cancel()
-            await asyncio.wait((self.saving,))
+        # One that was cancelled may still hold a file, and the one behind it waits for it.
+        saving = list(self.all_saving)
+        for task in saving:
+            task.cancel()
+        if saving:
+            await asyncio.wait(saving)
         for state in self.states.values():
             await state.close()
 

@@ -208,6 +208,7 @@ class Course:
             for parallelism in chance.choice(LADDERS)
         ]
         self.shuffled = chance.random() < 0.5
+        self.busy = chance.choice((0.0, 0.0, 5e-5, 5e-4))
         self.settings = {
             "checkpoint.dir": "checkpoints",
             "checkpoint.interval": chance.choice((0.1, 0.3)),
@@ -256,6 +257,7 @@ def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None) -> 
     """
     planned = draw_faults(seed, FaultRates()) if faults is None else faults
     found: list[tuple[int, Site]] = []
+    course = Course(seed)
 
     async def main() -> None:
         site = Site(seed, planned)
@@ -263,14 +265,13 @@ def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None) -> 
         STORE.set(store)
         SITE.set(site)
         oracle = Oracle(store)
-        course = Course(seed)
         found.append((0, site))
         with site.open(), hooked(site):
             lives = await live(site, course.lives, course.run)
         found[0] = (lives, site)
         oracle.finish()
 
-    simulation = Simulation(seed, max_steps=3_000_000)
+    simulation = Simulation(seed, max_steps=3_000_000, busy=course.busy)
     try:
         simulation.run(main)
     except BaseException as error:
