@@ -30,6 +30,7 @@ CASES = {
     "sliding": "sliding",
     "session": "session",
     "joins": "joins",
+    "nexmark": "nexmark.run",
     "tell": "tell",
     "ask": "ask",
     "actors_memory": "actors_memory",

@@ -1,7 +1,7 @@
 """The demo's program: a census of the Python standard library's own source on this machine.
 
-Files are read and tokenised in parallel; running counts per package follow each file; every identifier is counted per
-package. The plain loop at the end of this file counts the same files again, and must agree.
+Files are dealt to the tasks of a source and read and tokenised there; running counts per package follow each file; every
+identifier is counted per package. The plain loop at the end of this file counts the same files again, and must agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.output_tag import OutputTag
+from sage_actor.dataflow.process_functions import ProcessContext
+from sage_actor.dataflow.source import NotReady, Source
 from sage_actor.stream.datastream import DataStream
 from sage_actor.stream.environment import EnvironmentBase
 from sage_actor.stream.results import Collected
@@ -24,9 +29,8 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of the library: its place in the deal, its path, its package."""
+    """One file of the library: its path, its package."""
 
-    number: int
     path: str
     package: str
 
@@ -42,6 +46,8 @@ class FileText:
 
 Totals = tuple[int, int, int]
 """Files, lines, identifiers."""
+
+TOTALS: Final = OutputTag[tuple[str, int, int]]("totals")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,44 @@ def library_files() -> list[SourceFile]:
     root = Path(sysconfig.get_path("stdlib"))
     found = [path for path in root.rglob("*.py") if not {"site-packages", "dist-packages", "__pycache__"} & set(path.parts)]
     found.sort(key=lambda path: (-path.stat().st_size, path))
-    return [SourceFile(number, str(path), path.relative_to(root).parts[0].removesuffix(".py")) for number, path in enumerate(found)]
+    return [SourceFile(str(path), path.relative_to(root).parts[0].removesuffix(".py")) for path in found]
+
+
+class Deal(Source[SourceFile]):
+    """Files dealt like cards, the biggest first, so that every task gets as much to read.
+
+    One at a time: so a checkpoint never waits for more than the file in hand, and its position says how far a task has come.
+    """
+
+    def __init__(self, files: Sequence[SourceFile]) -> None:
+        self._files = files
+        self._share: Sequence[SourceFile] = ()
+        self._next = 0
+
+    async def open(self, context: FunctionContext) -> None:
+        """Take this task's share."""
+        self._share = self._files[context.subtask_index :: context.parallelism]
+
+    async def read(self, limit: int) -> Sequence[SourceFile] | None:
+        """The next file."""
+        found = self.read_nowait(limit)
+        assert not isinstance(found, NotReady)
+        return found
+
+    def read_nowait(self, limit: int) -> Sequence[SourceFile] | NotReady | None:
+        """The next file; there is nothing to wait for."""
+        found = self._share[self._next : self._next + 1]
+        self._next += len(found)
+        return found or None
+
+    def position(self) -> object:
+        """How many files of the share have been read."""
+        return self._next
+
+    async def seek(self, position: object) -> None:
+        """Go on there."""
+        assert isinstance(position, int)
+        self._next = position
 
 
 def read_file(file: SourceFile) -> FileText:
@@ -76,22 +119,23 @@ def read_file(file: SourceFile) -> FileText:
 
 def describe_census(env: EnvironmentBase, files: Sequence[SourceFile]) -> Census:
     """Describe the dataflow; nothing runs yet."""
-    texts: DataStream[FileText] = (
-        env.from_collection(files, name="files").partition_custom(deal, lambda file: file.number).map(read_file, name="tokenise")
-    )
+    dealt: DataStream[SourceFile] = env.from_source(Deal, name="files", parallelism=env.settings.parallelism, files=files)
+    tokenised = dealt.process(tokenise, name="tokenise")
     running = (
-        texts.map(totals_of, name="totals")
-        .key_by(lambda t: t[0])
-        .fold(empty_totals, add_totals, name="running counts")
-        .collect(name="packages")
+        tokenised.side_output(TOTALS).key_by(lambda t: t[0]).fold(empty_totals, add_totals, name="running counts").collect(name="packages")
     )
-    words = texts.flat_map(words_of, name="words").key_by(lambda word: word).count(emit="final", name="count").collect(name="counts")
+    words = tokenised.key_by(lambda word: word).count(emit="final", name="count").collect(name="counts")
     return Census(running, words)
 
 
-def deal(number: int, tasks: int) -> int:
-    """Deal files like cards, the biggest first, so that every task gets as much to read."""
-    return number % tasks
+def tokenise(file: SourceFile, context: ProcessContext) -> Iterator[tuple[str, str]]:
+    """Each identifier with its package, and beside them what the running counts need.
+
+    Both come from one function, so that a file is read once and no text waits between two tasks, where a checkpoint would wait for it.
+    """
+    text = read_file(file)
+    context.output(TOTALS, totals_of(text))
+    return words_of(text)
 
 
 def totals_of(text: FileText) -> tuple[str, int, int]:

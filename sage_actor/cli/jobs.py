@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from sage_actor.cli.tables import print_table
+from sage_actor.ports import system_clock
 from sage_actor.server.client import JobInfo, SupervisorClient
 
 __all__ = ["jobs"]
@@ -29,21 +30,46 @@ def jobs(
         print("no jobs")
         return
     print_table(
-        Console(), "", ("id", "name", "status", "created", "attempts", "in", "out", "errors", "error"), [_row(job) for job in known]
+        Console(),
+        "",
+        ("id", "name", "status", "created", "attempts", "checkpoint", "in", "out", "errors", "late", "error"),
+        [_row(job) for job in known],
     )
 
 
 def _row(job: JobInfo) -> list[str]:
     created = datetime.fromtimestamp(job.created / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    error = job.error.splitlines()[0] if job.error else ""
+    error = _told(job).splitlines()[0] if _told(job) else ""
     return [
         job.id,
         job.name,
-        job.status,
+        _status(job),
         created,
-        str(job.attempts),
+        str(job.attempts + job.restarts),
+        _newest(job),
         f"{job.records_in:,}",
         f"{job.records_out:,}",
         f"{job.errors:,}",
+        f"{job.late:,}",
         error,
     ]
+
+
+def _told(job: JobInfo) -> str:
+    """Why it failed, or what its dataflows restart after."""
+    return job.error or next((flow.latest_error for flow in job.dataflows if flow.status == "restarting"), "")
+
+
+def _status(job: JobInfo) -> str:
+    """The status, and how far a job is that reads its state."""
+    for flow in job.dataflows:
+        if job.status == "running" and flow.restoring is not None and flow.restoring["checkpoint"] is not None:
+            return f"restoring ({flow.restoring['opened']} of {flow.restoring['tasks']} tasks)"
+    return job.status
+
+
+def _newest(job: JobInfo) -> str:
+    """Number and age of the newest checkpoint, of each dataflow that has one."""
+    now = system_clock.now_ms()
+    flows = [flow.checkpoints for flow in job.dataflows if flow.checkpoints.get("completed")]
+    return ", ".join(f"{counts['newest']:.0f} ({max(0.0, now - counts['newest_at']) / 1000:,.0f} s ago)" for counts in flows)

@@ -9,9 +9,11 @@ from typing import Self, cast
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from sage_actor.cli.tables import draw_table, print_table
+from sage_actor.jobs.standing import in_words, size_in_words
 from sage_actor.jobs.watch import JobWatch
 from sage_actor.ports import system_clock
 from sage_actor.runtime.job import Job
@@ -69,17 +71,22 @@ class Progress:
                     f"{name} {each['records_in']:,} ({self._rate(job, name, each, seconds):,.0f}/s)"
                     for name, each in metrics.operators.items()
                 )
-                sys.stderr.write(f"{job.name}: {job.status}, {seconds:.0f} s, records in: {operators or 'none yet'}\n")
+                more = "".join(f", {each}" for each in _more(job, metrics))
+                sys.stderr.write(f"{job.name}: {in_words(job)}, {seconds:.0f} s{more}, records in: {operators or 'none yet'}\n")
                 sys.stderr.flush()
 
     def _draw(self) -> Group:
         jobs = self._watch.live
         if not jobs:
             return Group(Text("no dataflow is running", style="dim"))
-        return Group(*(draw_table(f"{job.name}: {job.status}", COLUMNS, self._rows(job)) for job in jobs))
+        return Group(*(self._table(job) for job in jobs))
 
-    def _rows(self, job: Job) -> list[list[str]]:
+    def _table(self, job: Job) -> Table:
         metrics = job.metrics()
+        title = ", ".join((f"{job.name}: {in_words(job)}", *_more(job, metrics)))
+        return draw_table(title, COLUMNS, self._rows(job, metrics))
+
+    def _rows(self, job: Job, metrics: JobMetrics) -> list[list[str]]:
         return [
             [
                 name,
@@ -108,9 +115,23 @@ class Progress:
             metrics = job.metrics()
             seconds = max(_seconds(metrics), 1e-9)
             rows = [[name, *_counts(each), f"{_moved(each) / seconds:,.0f}"] for name, each in metrics.operators.items()]
-            print_table(
-                self._console, f"{job.name}: {job.status} after {seconds:.2f} s", ("operator", "in", "out", "errors", "records/s"), rows
-            )
+            told = [f"{job.name}: {job.status} after {seconds:.2f} s", *_more(job, metrics)]
+            if job.attempts > 1:
+                told.append(f"{job.attempts} attempts")
+            print_table(self._console, ", ".join(told), ("operator", "in", "out", "errors", "records/s"), rows)
+
+
+def _more(job: Job, metrics: JobMetrics) -> list[str]:
+    """How its checkpoints went, and how many records came too late, where there is something to say."""
+    counts, late = job.checkpoint_counters, cast("int", metrics["late"])
+    told: list[str] = []
+    if counts.completed:
+        told.append(f"{counts.completed:,} checkpoints, the last of {size_in_words(counts.newest_bytes)} in {counts.newest_seconds:.2g} s")
+    if counts.failed:
+        told.append(f"{counts.failed:,} failed")
+    if late:
+        told.append(f"{late:,} late")
+    return told
 
 
 def _seconds(metrics: JobMetrics) -> float:

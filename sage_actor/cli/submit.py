@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sage_actor.cli.places import absolute_place
 from sage_actor.server.client import SupervisorClient
 
 __all__ = ["submit"]
@@ -26,6 +27,10 @@ def submit(
     restart: Annotated[
         str | None, typer.Option(help="exponential-delay, fixed-delay, failure-rate. [default: the first failure is final]")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint that an earlier run of the same dataflow left.")
+    ] = False,
+    restore: Annotated[str | None, typer.Option(help="Go on from this savepoint.")] = None,
     attempts: Annotated[int | None, typer.Option(min=0, help="Restarts before giving up.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit status 1 unless it finished.")] = False,
     address: Annotated[str | None, typer.Option(help="host:port of the supervisor. [default: this account's]")] = None,
@@ -51,6 +56,8 @@ def submit(
         backend=backend,
         parallelism=parallelism,
         restart=settings,
+        resume=resume,
+        restore=None if restore is None else absolute_place(restore),
     )
     print(job.id, flush=True)
     if not wait:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["draw_table", "print_table"]
 
@@ -15,7 +16,7 @@ NUMERIC = frozenset("0123456789,.-+%/s ")
 
 def draw_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table for a terminal; columns of numbers stand on the right."""
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         numbers = bool(rows) and all(set(row[index]) <= NUMERIC for row in rows)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")

@@ -89,14 +89,14 @@ def plain_value(value: object) -> object:
     """A value as JSON has it; what JSON knows nothing of becomes its text, keys of mappings too."""
     try:
         return msgspec.to_builtins(value, str_keys=True, enc_hook=repr)
-    except Exception:  # noqa: BLE001 - user's values: their repr, or keys that no encoder takes
+    except Exception:  # noqa: BLE001 - values of user classes: their repr, or keys that no encoder takes
         return _by_hand(value)
 
 
 def _by_hand(value: object) -> object:
     try:
-        if isinstance(value, dict):
+        if issubclass(type(value), dict):
             return {str(key): plain_value(each) for key, each in cast("dict[object, object]", value).items()}
-        return repr(cast("object", value))
-    except Exception as error:  # noqa: BLE001 - a user's __str__ or __repr__
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - whatever the __str__ or __repr__ of a user's class raises
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"

@@ -19,7 +19,7 @@ from sage_actor.jobs.lifecycle import Outcome, Report, Request, Status, can_foll
 from sage_actor.jobs.logs import read_tail
 from sage_actor.jobs.processes import JobProcess
 from sage_actor.jobs.record import JobRecord, JobSpec
-from sage_actor.jobs.reports import ReportLine
+from sage_actor.jobs.reports import ReportLine, Task
 from sage_actor.ports import Clock, offload
 
 __all__ = ["Attendance"]
@@ -33,13 +33,16 @@ log = logging.getLogger("sage_actor.jobs")
 class Attendance:
     """One job and the task that attends it. `changed` is told every state worth keeping."""
 
-    def __init__(self, record: JobRecord, log_file: Path, clock: Clock, random: Random, changed: Callable[[JobRecord], None]) -> None:
+    def __init__(
+        self, record: JobRecord, log_file: Path, clock: Clock, random: Random, changed: Callable[[JobRecord], None], checkpoints: str = ""
+    ) -> None:
         self.record = record
         self.over = asyncio.Event()
         self._log_file = log_file
         self._clock = clock
         self._random = random
         self._changed = changed
+        self._checkpoints = checkpoints
         self._process: JobProcess | None = None
         self._report: Report | None = None
         self._asked = asyncio.Event()
@@ -140,7 +143,8 @@ class Attendance:
         self._set(attempts=attempt, pid=process.pid, pid_started=process.started, started=started, restart_at=None, exit_code=None)
         try:
             # One that never began has nothing of its own to go on from, only what another job of that name may have left.
-            code = await process.run(self.record.id, spec, self._heard, restarted=attempt > 1 and self.record.metrics != NO_METRICS)
+            begun = attempt > 1 and self.record.metrics != NO_METRICS
+            code = await process.run(Task(self.record.id, spec, self._checkpoints, begun), self._heard)
         finally:
             self._process = None
         last = await offload(partial(read_tail, self._log_file, LAST_LINES))

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from sage_actor.jobs.asking import Asked, AskRefused
-from sage_actor.jobs.record import JobSpec
-from sage_actor.jobs.reports import MAX_LINE, ReportLine, decode_report, encode_task
+from sage_actor.jobs.reports import MAX_LINE, ReportLine, Task, decode_report, encode_task
 from sage_actor.ports import offload
 
 __all__ = ["JobProcess", "kill_group", "process_started"]
@@ -86,7 +85,7 @@ class JobProcess:
         ours.setblocking(False)
         return cls(process, ours, process_started(process.pid))
 
-    async def run(self, job_id: str, spec: JobSpec, report: Callable[[ReportLine], None], *, restarted: bool = False) -> int:
+    async def run(self, task: Task, report: Callable[[ReportLine], None]) -> int:
         """Hand the job over, pass its reports on, and return the exit code once the process is gone and its group with it.
 
         Cancelling it kills the process.
@@ -95,7 +94,7 @@ class JobProcess:
         self._writer = writer
         listening = asyncio.ensure_future(self._listen(reader, report))
         try:
-            writer.writelines(encode_task(job_id, spec, restarted=restarted))
+            writer.writelines(encode_task(task))
             with contextlib.suppress(ConnectionError):  # it died at once: the exit code says so
                 await writer.drain()
             code = await self._process.wait()
@@ -135,10 +134,11 @@ class JobProcess:
         if writer is None or writer.is_closing():
             raise AskRefused("JobError", "the job's process is starting or ending just now; ask again")
         number = next(self._numbers)
-        waiting = self._asked[number] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[ReportLine] = asyncio.get_running_loop().create_future()
+        self._asked[number] = waiting
         try:
             writer.write(json.dumps({**asked, "id": number}).encode() + b"\n")
-            answer = await waiting
+            answer: ReportLine = await waiting
         finally:
             del self._asked[number]
         if "error" in answer:

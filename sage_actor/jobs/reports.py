@@ -23,10 +23,28 @@ MAX_LINE = 64 << 20
 """A report of a job with 1,000 operators takes about 300 kB; the bound only stops a runaway."""
 
 
-def encode_task(job_id: str, spec: JobSpec, *, restarted: bool = False) -> list[bytes]:
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a job's process is to run.
+
+    Attributes:
+        checkpoints: where dataflows that set no ``checkpoint.dir`` keep their checkpoints; "": each in a place of its own.
+        restarted: an earlier process had begun with its dataflows: those that take checkpoints go on from the newest.
+    """
+
+    id: str
+    spec: JobSpec
+    checkpoints: str = ""
+    restarted: bool = False
+
+
+def encode_task(task: Task) -> list[bytes]:
     """The first message downwards, as parts."""
+    spec = task.spec
     head = {
-        "id": job_id,
+        "id": task.id,
+        "restarted": task.restarted,
+        "checkpoints": task.checkpoints,
         "name": spec.name,
         "kind": spec.kind,
         "length": len(spec.payload),
@@ -36,22 +54,8 @@ def encode_task(job_id: str, spec: JobSpec, *, restarted: bool = False) -> list[
         "parallelism": spec.parallelism,
         "resume": spec.resume,
         "restore": spec.restore,
-        "restarted": restarted,
     }
     return [json.dumps(head).encode() + b"\n", spec.payload]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a job's process is to run.
-
-    Attributes:
-        restarted: an earlier process had begun with its dataflows: those that take checkpoints go on from the newest.
-    """
-
-    id: str
-    spec: JobSpec
-    restarted: bool = False
 
 
 def read_task(connection: socket.socket) -> Task:
@@ -75,9 +79,9 @@ def read_task(connection: socket.socket) -> Task:
             raise EOFError
         got += count
     job_id = str(said.pop("id"))
-    restarted = bool(said.pop("restarted"))
+    restarted, checkpoints = bool(said.pop("restarted")), str(said.pop("checkpoints"))
     said["args"] = tuple(cast("list[str]", said["args"]))
-    return Task(job_id, JobSpec(payload=bytes(payload), **said), restarted)  # type: ignore[arg-type]  # as encode_task wrote it
+    return Task(job_id, JobSpec(payload=bytes(payload), **said), checkpoints, restarted)  # type: ignore[arg-type]  # as encode_task wrote it
 
 
 ReportLine = Mapping[str, object]

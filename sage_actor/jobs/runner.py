@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from sage_actor.config.paths import checkpoint_directory
 from sage_actor.errors import JobCancelled, JobError
 from sage_actor.jobs.asking import carry_out
 from sage_actor.jobs.lifecycle import CANCELLED_EXIT, FAILED_EXIT
@@ -59,14 +58,15 @@ class Runner:
         task = read_task(self._connection)
         self._stopping.install(signal.SIGTERM, signal.SIGINT)
         defaults.observers.extend((self._watch.add, self._stopping.job_started, self._job_started))
-        defaults.settings.setdefault("checkpoint.dir", str(checkpoint_directory()))
+        if task.checkpoints:
+            defaults.settings.setdefault("checkpoint.dir", task.checkpoints)
         defaults.resume, defaults.restore, defaults.restarted = task.spec.resume, task.spec.restore, task.restarted
         listen = threading.Thread(target=self._reporter.listen, args=(self._heard, self._orphaned), name="supervisor-link", daemon=True)
         listen.start()
         threading.Thread(target=self._report_metrics, name="job-metrics", daemon=True).start()
         self._reporter.say("running")
         try:
-            error = self._run_graph(task.spec) if task.spec.kind == "graph" else self._run_script(task.spec)
+            error = self._run_graph(task.spec, task.checkpoints) if task.spec.kind == "graph" else self._run_script(task.spec)
             status = "failed" if error else "finished"
         except (KeyboardInterrupt, JobCancelled):
             status, error = "cancelled", ""
@@ -79,11 +79,11 @@ class Runner:
         self._reporter.say(status, error=error)
         return {"finished": 0, "failed": FAILED_EXIT, "cancelled": CANCELLED_EXIT}[status]
 
-    def _run_graph(self, spec: JobSpec) -> str:
+    def _run_graph(self, spec: JobSpec, checkpoints: str) -> str:
         async def execute() -> None:
             env = unpack(spec.payload)
-            if env.settings.checkpoint_dir is None:
-                env.settings = replace(env.settings, checkpoint_dir=str(checkpoint_directory()))
+            if env.settings.checkpoint_dir is None and checkpoints:
+                env.settings = replace(env.settings, checkpoint_dir=checkpoints)
             job = await env.submit()
             await job.wait()
 

@@ -9,6 +9,10 @@ from sage_actor.runtime.job import Job
 __all__ = ["Standing", "in_words", "size_in_words", "standing"]
 
 
+LONGEST = 160
+"""Characters of an error that stand in one line with the rest."""
+
+
 class RestoringReport(TypedDict):
     """A `Restoring` as plain values."""
 
@@ -53,8 +57,8 @@ def standing(job: Job) -> Standing:
 def in_words(job: Job) -> str:
     """The status in a few words: "restarting after ValueError: ... (attempt 3)", "restoring state: 3 of 8 tasks, 120 MB"."""
     if job.status == "restarting":
-        error = str(job.latest_error).splitlines()
-        return f"restarting after {error[0] if error else 'a failure'} (attempt {job.attempts + 1})"
+        error = str(job.latest_error).partition("\n")[0]
+        return f"restarting after {error if len(error) <= LONGEST else error[:LONGEST] + '...'} (attempt {job.attempts + 1})"
     opening = job.restoring
     if opening is None or job.status != "running":
         return job.status

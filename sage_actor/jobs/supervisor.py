@@ -45,8 +45,20 @@ class Supervisor:
     """
 
     def __init__(
-        self, store: JobStore, logs: Path, *, max_jobs: int = 1000, clock: Clock = system_clock, random: Random = system_random
+        self,
+        store: JobStore,
+        logs: Path,
+        *,
+        checkpoints: Path | None = None,
+        max_jobs: int = 1000,
+        clock: Clock = system_clock,
+        random: Random = system_random,
     ) -> None:
+        """Args:
+        store, logs: where jobs and their output are kept.
+        checkpoints: where dataflows that set no ``checkpoint.dir`` keep theirs, under their names; None: lost with each process.
+        max_jobs: live jobs at the same time.
+        """
         self._store = store
         self._logs = logs
         self._max_jobs = max_jobs
@@ -54,6 +66,7 @@ class Supervisor:
         self._random = random
         self._jobs: dict[str, Attendance] = {}
         self._unsaved: dict[str, JobRecord] = {}
+        self._checkpoints = "" if checkpoints is None else str(checkpoints)
         self._save = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
         self._closing = False
@@ -65,7 +78,7 @@ class Supervisor:
         await offload(partial(self._logs.mkdir, mode=0o700, parents=True, exist_ok=True))
         self._saver = asyncio.create_task(self._save_changes(), name="job-store")
         for record in await offload(self._store.records):
-            job = Attendance(record, self._log_file(record.id), self._clock, self._random, self._changed)
+            job = self._attendance(record)
             self._jobs[record.id] = job
             if record.status in LIVE:
                 await self._settle(job)
@@ -102,7 +115,7 @@ class Supervisor:
         if sum(1 for job in self._jobs.values() if not is_final(job.record.status)) >= self._max_jobs:
             raise TooManyJobs(self._max_jobs)
         record = JobRecord(id=secrets.token_hex(6), name=spec.name, kind=spec.kind, created=self._clock.now_ms())
-        job = Attendance(record, self._log_file(record.id), self._clock, self._random, self._changed)
+        job = self._attendance(record)
         self._jobs[record.id] = job
         try:
             await offload(partial(self._store.add, record, spec))
@@ -114,6 +127,9 @@ class Supervisor:
         else:
             job.begin(spec, strategy)
         return job.record
+
+    def _attendance(self, record: JobRecord) -> Attendance:
+        return Attendance(record, self._log_file(record.id), self._clock, self._random, self._changed, self._checkpoints)
 
     def records(self) -> list[JobRecord]:
         """All jobs, oldest first."""

@@ -109,6 +109,8 @@ class AsyncStage(Stage):
             stored = list(self.state.list("calls", mode="split").items)
         for value, key, timestamp, watermark, position in stored:
             self.has_columns = (False, timestamp is not None)
+            if watermark is not None:
+                watermark = MIN_WATERMARK  # what was certain then, over other channels, is not certain again (F19)
             self._invoke(Call(value, key, None, timestamp, watermark, position))
 
     async def prepare(self, checkpoint: int) -> None:

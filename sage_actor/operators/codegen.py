@@ -202,7 +202,7 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
     if shape.kind == "process" and shape.handling == "raise":
         w.add("if r is None: continue")
     if last:
-        w.add(f"if r.__class__ is list and len(r) <= {SMALL}:")
+        w.add(f"if (r.__class__ is list or r.__class__ is tuple) and len(r) <= {SMALL}:")
         w.depth += 1
         w.put_all("r")
         if shape.counted:
@@ -220,7 +220,7 @@ def write_step(w: Writer, i: int, shape: StepShape, *, last: bool, trailers: lis
         w.depth -= 2
         return True
     # What is drained in slices may be endless and all filtered out further down: it must yield though nothing comes out.
-    w.add(f"z{i} = r.__class__ is not list or len(r) > {SMALL}")
+    w.add(f"z{i} = (r.__class__ is not list and r.__class__ is not tuple) or len(r) > {SMALL}")
     w.add(f"for r{i} in slices(r) if z{i} else (r,):")
     w.depth += 1
     if shape.counted:

@@ -98,16 +98,13 @@ class FoldStage(Stage):
                 counters.records_in += self.failed_at + 1
                 if out:  # what came before the failure goes on
                     counters.records_out += len(out)
-                    await emit(Batch(out))
+                    await emit(self._result(out, batch, start, self.failed_at))
                 raise
             counters.records_in += len(part)
             self.turns.learn(len(part), time.perf_counter() - begun, self.setting.settings.batch_records)
             if out:
                 counters.records_out += len(out)
-                result = Batch(out)
-                if len(out) == len(part):
-                    self._carry(result, batch, start)
-                await emit(result)
+                await emit(self._result(out, batch, start, len(part)))
             if self.faults.dropped:
                 self.faults.dropped.clear()
                 await self.faults.flush()
@@ -126,15 +123,18 @@ class FoldStage(Stage):
         if self.spilled is not None:
             await self.spilled.save()
 
-    def _carry(self, result: Batch, batch: Batch, start: int) -> None:
-        """One result for each record: it has the record's place and time."""
-        if batch.position >= 0:
+    def _result(self, out: list[Any], batch: Batch, start: int, taken: int) -> Batch:
+        """One result for each record that was taken and not dropped: it has the record's place and time."""
+        result = Batch(out)
+        gone = set(self.faults.dropped)
+        if batch.position >= 0 and not gone:
             result.position = batch.position + start
-        stop = start + len(result)
-        if batch.timestamps is not None:
-            result.timestamps = batch.timestamps[start:stop]
-        if batch.watermarks is not None:
-            result.watermarks = batch.watermarks[start:stop]
+        for column in ("timestamps", "watermarks"):
+            values = getattr(batch, column)
+            if values is not None:
+                values = values[start : start + taken]
+                setattr(result, column, [value for at, value in enumerate(values) if at not in gone] if gone else values)
+        return result
 
     def _keys(self, values: list[Any]) -> list[Any]:
         assert self.key is not None

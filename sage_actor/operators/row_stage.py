@@ -127,7 +127,7 @@ class RowStage(Stage):
                 failure = error.__cause__  # Python replaces a StopIteration that leaves a generator
             if out and faults.tags is None:
                 emitted += len(out)
-                await emit(Batch(out))
+                await emit(begun_of(out, batch, start))
             await self._flush_sides()
             step = failing_step(self.loop, failure.__traceback__)
             self._count(len(part) - it.__length_hint__(), emitted, begun, step)
@@ -260,6 +260,17 @@ class RowStage(Stage):
         here = [now - before for now, before in zip(lost, self.lost, strict=True)]
         self.lost = lost
         return here
+
+
+def begun_of(out: list[Any], batch: Batch, start: int) -> Batch:
+    """The results before a failure; of timed records only where each gave one."""
+    stop = start + len(out)
+    stamps, watermarks = batch.timestamps, batch.watermarks
+    return Batch(
+        out,
+        timestamps=None if stamps is None else stamps[start:stop],
+        watermarks=None if watermarks is None else watermarks[start:stop],
+    )
 
 
 def timed(out: list[Any], kept: list[int], batch: Batch) -> Batch:

@@ -238,7 +238,7 @@ def compute_keys(key: Callable[[Any], Any], values: list[Any], explain: Callable
         return values
     it: Any = iter(values)  # a list iterator: its length hint tells which record failed
     try:
-        return [key(value) for value in it]
+        return list(map(key, it))
     except Exception as error:
         raise explain(error, len(values) - it.__length_hint__() - 1) from error
 

@@ -59,7 +59,7 @@ class TimestampStage(Stage):
         extract = self.extract
         it: Any = iter(values)
         try:
-            return [extract(value) for value in it]
+            return list(map(extract, it))
         except Exception as error:
             index = len(values) - it.__length_hint__() - 1
             self.counters[0].errors += 1

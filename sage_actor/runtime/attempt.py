@@ -59,6 +59,8 @@ class Attempt:
         self.waiting_for: set[int] = set()
         self.ready = asyncio.Event()
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begun = False
+        self.early: list[tuple[str, Any, set[int] | None]] = []
         self.stopping = False
         self.ended = False
 
@@ -89,7 +91,11 @@ class Attempt:
 
     def order(self, kind: str, payload: Any, tasks: set[int] | None = None) -> None:
         """Tell tasks: ("checkpoint", (number, suspend)), ("complete", number), ("abort", number), ("query", question). All of them if
-        none are named."""
+        none are named. What comes before they run is kept until then.
+        """
+        if not self.begun:
+            self.early.append((kind, payload, tasks))
+            return
         workers = {self.worker_of[task] for task in (self.worker_of if tasks is None else tasks)}
         body = (payload, tasks)
         if 0 in workers and self.host is not None:
@@ -120,6 +126,10 @@ class Attempt:
             await self._deploy(self.group, endpoint)
         if not self.over.done():
             self.host.start()
+            self.begun = True
+            for early in self.early:
+                self.order(*early)
+            self.early.clear()
             if self.stopping:
                 self.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +24,14 @@ __all__ = ["Checkpoints", "Completed"]
 EVENTS = logging.getLogger("sage_actor.checkpoints")
 EVENTS.addHandler(logging.NullHandler())
 
+REMEMBERED = 1000
+"""Complete checkpoints that people can look at; a job may run for years."""
+
 Order = Callable[[str, Any, "set[int] | None"], None]
 """Tells tasks something: see `Attempt.order`."""
+
+Wanted = list[tuple["asyncio.Future[Manifest]", bool]]
+"""Who waits for a checkpoint, and whether sources are to read nothing behind it."""
 
 
 @dataclass(slots=True)
@@ -34,9 +41,13 @@ class Pending:
     number: int
     begun: float
     waiting: set[int]
-    suspend: bool = False
     parts: dict[int, list[OperatorPart]] = field(default_factory=lambda: dict[int, list[OperatorPart]]())
-    wanted_by: list[asyncio.Future[Manifest]] = field(default_factory=lambda: list[asyncio.Future[Manifest]]())
+    wanted_by: Wanted = field(default_factory=lambda: Wanted())
+
+    @property
+    def suspends(self) -> bool:
+        """Whether somebody still wants the job to end behind it."""
+        return any(suspend and not future.cancelled() for future, suspend in self.wanted_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,7 @@ class Checkpoints:
         self.final_numbers: dict[int, int] = {}
         self.pending: Pending | None = None
         self.writing: asyncio.Task[None] | None = None
-        self.wanted: list[tuple[asyncio.Future[Manifest], bool]] = []
+        self.wanted: Wanted = []
         self.committed: dict[int, int] = {}
         self.failures = 0
         self.ended_at = clock.monotonic()
@@ -95,8 +106,9 @@ class Checkpoints:
         self.deadline: Cancellable | None = None
         self.read_at: dict[int, int] = {}
         self.counted = 0
-        self.completed: list[Completed] = []
+        self.completed: deque[Completed] = deque(maxlen=REMEMBERED)
         self.heard = asyncio.Event()
+        self.suspended = False
         self.closed = False
 
     def start(self) -> None:
@@ -118,7 +130,7 @@ class Checkpoints:
 
     def trigger(self) -> None:
         """Begin a checkpoint, unless one is under way."""
-        if self.closed or self.pending is not None:
+        if self.closed or self.suspended or self.pending is not None:
             return
         live = self.sources - self.finals.keys()
         waiting = self.tasks.keys() - self.finals.keys()
@@ -127,29 +139,45 @@ class Checkpoints:
         number = self.next
         self.next += 1
         pending = self.pending = Pending(number, self.clock.monotonic(), set(waiting))
-        for future, suspend in self.wanted:
-            pending.wanted_by.append(future)
-            pending.suspend = pending.suspend or suspend
-        self.wanted.clear()
+        pending.wanted_by, self.wanted = [(future, suspend) for future, suspend in self.wanted if not future.done()], []
         self.counted = sum(self.read_at.values())
         self.deadline = self.clock.call_later(self.settings.checkpoint_timeout, lambda: self._time_out(number))
         if waiting:
-            self.order("checkpoint", (number, pending.suspend), live)
+            self.order("checkpoint", (number, pending.suspends), live)
         else:
             self._all_in(pending)
 
     def request(self, *, suspend: bool = False) -> asyncio.Future[Manifest]:
-        """A checkpoint as soon as one can begin; with `suspend`, sources read nothing behind it. Gives its manifest when complete."""
+        """A checkpoint as soon as one can begin; with `suspend`, sources read nothing behind it until `resume`. Gives its manifest when
+        complete.
+
+        Raises:
+            CheckpointError: the attempt is over.
+        """
+        if self.closed:
+            raise CheckpointError(self.job, "it is between two attempts and has nothing to save; try again when it runs")
         future: asyncio.Future[Manifest] = asyncio.get_running_loop().create_future()
         self.wanted.append((future, suspend))
         self.trigger()
         return future
 
-    async def commits(self, number: int) -> None:
-        """Wait until every task has heard that a checkpoint is complete and its sinks have committed it."""
-        while not self.closed and any(self.committed.get(task, 0) < number for task in self.tasks):
+    def resume(self, number: int) -> None:
+        """After a checkpoint that has suspended the sources: the job goes on after all."""
+        self.suspended = False
+        if not self.closed:
+            self.order("abort", number, None)
+            self._go_on()
+
+    async def commits(self, number: int) -> bool:
+        """Wait until every task has heard that a checkpoint is complete and its sinks have committed it; False if the attempt ends first."""
+        while not (done := all(self._has_committed(task, number) for task in self.tasks)) and not self.closed:
             self.heard.clear()
             await self.heard.wait()
+        return done
+
+    def _has_committed(self, task: int, number: int) -> bool:
+        """One that has ended hears of no later checkpoint than the one that has its last state."""
+        return self.committed.get(task, 0) >= min(number, self.final_numbers.get(task, number))
 
     # -- what tasks report -------------------------------------------------------------------------------------------
 
@@ -165,7 +193,8 @@ class Checkpoints:
             number, task, parts = payload
             self.finals[task] = parts
             self.final_numbers[task] = number
-            self._take(None, task, parts)
+            if self.pending is not None and number <= self.pending.number:
+                self._take(self.pending.number, task, parts)  # it has ended before the barrier: its last state stands in for this one
             if self.pending is None and len(self.finals) == len(self.tasks):
                 self.trigger()
         elif kind == "unsaved":
@@ -179,12 +208,14 @@ class Checkpoints:
 
     def _count(self, task: int, records: int) -> None:
         self.read_at[task] = records
-        if self.settings.checkpoint_every and sum(self.read_at.values()) - self.counted >= self.settings.checkpoint_every:
-            self.trigger()
+        every = self.settings.checkpoint_every
+        if every and sum(self.read_at.values()) - self.counted >= every:
+            if self.clock.monotonic() - self.ended_at >= self.settings.checkpoint_min_pause:
+                self.trigger()
 
-    def _take(self, number: int | None, task: int, parts: list[OperatorPart]) -> None:
+    def _take(self, number: int, task: int, parts: list[OperatorPart]) -> None:
         pending = self.pending
-        if pending is None or (number is not None and number != pending.number) or task not in pending.waiting:
+        if pending is None or number != pending.number or task not in pending.waiting:
             return
         pending.waiting.discard(task)
         pending.parts[task] = parts
@@ -217,9 +248,12 @@ class Checkpoints:
             "checkpoint complete", extra={"job": self.job, "checkpoint": done.number, "seconds": done.seconds, "bytes": done.nbytes}
         )
         self.order("complete", pending.number, None)
-        for future in pending.wanted_by:
+        self.suspended = pending.suspends
+        for future, _ in pending.wanted_by:
             if not future.done():
                 future.set_result(manifest)
+        if not self.suspended and any(suspend for _, suspend in pending.wanted_by):
+            self.order("abort", pending.number, None)  # the sources are suspended for somebody who does not want it any more
         try:
             await self.storage.collect(self.settings.checkpoint_retained)
         except (SageError, OSError) as error:
@@ -241,7 +275,8 @@ class Checkpoints:
         parts = {**self.finals, **pending.parts}
         for chain in self.plan.chains:
             tasks = [task for task in self.plan.tasks if task.chain == chain.id]
-            finished = [task.index for task in tasks if task.id in self.finals]
+            # One that has ended since, behind its barrier, has in this checkpoint still everything before it.
+            finished = [task.index for task in tasks if self.final_numbers.get(task.id, pending.number + 1) <= pending.number]
             for operator in chain.operators:
                 uid = state_uid(operator)
                 saved = [part for task in tasks for part in parts[task.id] if part.uid == uid]
@@ -284,7 +319,7 @@ class Checkpoints:
         self.counters.fail()
         EVENTS.warning("checkpoint %d given up: %s", pending.number, error, extra={"job": self.job})
         self.order("abort", pending.number, None)
-        for future in pending.wanted_by:
+        for future, _ in pending.wanted_by:
             if not future.done():
                 future.set_exception(error)
                 future.exception()
@@ -310,8 +345,7 @@ class Checkpoints:
         if self.writing is not None and not self.writing.done():
             await asyncio.wait((self.writing,))
         pending = self.pending
-        waiting = [future for future, _ in self.wanted] + ([] if pending is None else pending.wanted_by)
-        for future in waiting:
+        for future, _ in [*self.wanted, *([] if pending is None else pending.wanted_by)]:
             if not future.done():
                 future.set_exception(CheckpointError(self.job, "the attempt ended before the checkpoint was complete"))
                 future.exception()

@@ -24,6 +24,7 @@ from sage_actor.errors import BackendError, CheckpointError, StateError
 from sage_actor.ports import current_clock, current_random, offload
 from sage_actor.runtime.attempt import Attempt
 from sage_actor.runtime.checkpoints import Checkpoints
+from sage_actor.runtime.io import keep_pristine
 from sage_actor.runtime.job import Job, Restoring
 from sage_actor.runtime.restarts import Restarts
 from sage_actor.runtime.task_host import JobIdentity
@@ -62,6 +63,7 @@ class Coordinator:
             say_one_core()
         self.clock = current_clock()
         self.restarts = Restarts(settings, current_random())
+        self.unrepeatable = self._unrepeatable_sources()
         self.attempt: Attempt | None = None
         self.checkpoints: Checkpoints | None = None
         self.storage: CheckpointStorage | None = None
@@ -78,6 +80,13 @@ class Coordinator:
     def _make_plan(self, manifest: Manifest | None) -> Plan:
         groups = {} if manifest is None else {uid: operator.groups for uid, operator in manifest.operators.items()}
         return make_plan(self.graph, self.wanted, self.settings, hosts_in_owner=self.backend.hosts_in_owner, groups=groups)
+
+    def _unrepeatable_sources(self) -> list[str]:
+        """Names of sources that no second attempt could read again; nobody asks where there is no second attempt."""
+        if not self.restarts.possible:
+            return []
+        operators = {operator.id: operator for chain in self.plan.chains for operator in chain.operators if operator.kind == "source"}
+        return [operator.name for operator in operators.values() if not keep_pristine(operator.options)]
 
     def launch(self) -> None:
         """Start the job in the background; the task is held strongly and is nobody's child."""
@@ -107,20 +116,31 @@ class Coordinator:
         Raises:
             CheckpointError: the job takes no checkpoints, or this one failed.
         """
+        await self.begun.wait()
         checkpoints, storage = self.checkpoints, self.storage
         if checkpoints is None or storage is None:
             problem = (
                 "it takes no checkpoints, so there is no savepoint of it; set checkpoint.interval" if not self.job.done else "it has ended"
             )
             raise CheckpointError(self.job.name, problem)
-        manifest = await checkpoints.request(suspend=stop)
-        place = await storage.savepoint(manifest, target)
-        if stop:
-            self.suspended = True
-            await checkpoints.commits(manifest.checkpoint)
-            if self.attempt is not None:
-                self.attempt.end()
-        return place
+        if target is None and self.temporary is not None:
+            raise CheckpointError(self.job.name, "its checkpoints end with it, and so would a savepoint; set checkpoint.dir, or give a target")
+        taken = checkpoints.request(suspend=stop)
+        try:
+            manifest = await taken
+            place = await storage.savepoint(manifest, target)
+            if stop:
+                self.suspended = True
+                if not await checkpoints.commits(manifest.checkpoint):
+                    raise CheckpointError(self.job.name, f"it failed before it could end behind its savepoint, which is at {place}; it goes on")
+                if self.attempt is not None:
+                    self.attempt.end()
+            return place
+        except BaseException:
+            self.suspended = False
+            if stop and taken.done() and not taken.cancelled() and taken.exception() is None:
+                checkpoints.resume(taken.result().checkpoint)
+            raise
 
     async def query(self, operator: str, state: str, key: Any, default: Any) -> Any:
         """Read the state of one key; see `Job.query`.
@@ -145,6 +165,12 @@ class Coordinator:
                     break
                 pause = self.restarts.judge(error, self.clock.monotonic())
                 if pause is None:
+                    break
+                if self.unrepeatable:
+                    error.add_note(
+                        f"the job was not restarted: what {', '.join(self.unrepeatable)} reads can be read only once; give from_source a "
+                        "Source class, or a collection"
+                    )
                     break
                 EVENTS.warning("job restarts in %.3g s after: %s", pause, error, extra={"job": self.job.id})
                 self.job._restarting(error)
@@ -177,6 +203,8 @@ class Coordinator:
                 attempt.stop()
             self.job._running()
             await attempt.run()
+        except asyncio.CancelledError:
+            self.cancelled = True  # the loop is shutting down: what runs is ended all the same
         except Exception as failure:  # noqa: BLE001 - the supervisor of the job: whether to go on is decided by the caller
             error = failure
         if watchdog is not None:

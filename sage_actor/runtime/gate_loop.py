@@ -104,6 +104,7 @@ class GateLoop:
         pending = self.pending
         if pending is not None:
             self.pending = None
+            self.task.silent = False
             chain = self.task.chain
             await (chain.second(pending) if self.pending_role else chain.first(pending))
 
@@ -116,12 +117,11 @@ class GateLoop:
         kind = marker.kind
         if kind == WATERMARK:
             self.valve.advance(channel, marker.value)
+            if not self.task.has_own_time:
+                self.task.silent = self.valve.idle
         elif kind == IDLE:
             self.valve.fall_idle(channel)
-            if self.valve.idle:
-                await self._feed()
-                await self._advance()
-                self.task.fall_idle()
+            await self._fall_idle()
         elif kind == BARRIER:
             await self._barrier(channel, marker.value)
         elif kind == END:
@@ -129,11 +129,15 @@ class GateLoop:
             self.alignment.end(channel)
             if self.open:
                 self.valve.end(channel)
-                if self.valve.idle:
-                    await self._feed()
-                    await self._advance()
-                    self.task.fall_idle()
+                await self._fall_idle()
             await self._complete()
+
+    async def _fall_idle(self) -> None:
+        """Perhaps all inputs are silent now; where records get their time here, that says nothing about it."""
+        if self.valve.idle and not self.task.has_own_time:
+            await self._feed()
+            await self._advance()
+            self.task.fall_idle()
 
     async def _barrier(self, channel: int, checkpoint: int) -> None:
         given_up = self.alignment.barrier(channel, checkpoint)

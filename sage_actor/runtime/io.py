@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -13,7 +14,7 @@ from sage_actor.dataflow.context import FunctionContext
 from sage_actor.dataflow.source import NOT_READY, NotReady, Source
 from sage_actor.errors import GraphError
 
-__all__ = ["AsyncIterableSource", "IterableSource", "SequenceSource", "classify_source", "make_source"]
+__all__ = ["AsyncIterableSource", "IterableSource", "SequenceSource", "classify_source", "keep_pristine", "make_source"]
 
 
 class SequenceSource(Source[Any]):
@@ -181,6 +182,25 @@ def classify_source(given: Any, config: Mapping[str, Any] | None, keywords: Mapp
     raise GraphError(f"source: {given!r} is neither a Source nor (async) iterable")
 
 
+def keep_pristine(options: dict[str, Any]) -> bool:
+    """Before a job that may be restarted: whether its source can be read again from the start, or from a position.
+
+    Iterators are gone once they have been read, and so is a `Source` object that cannot be copied.
+    """
+    given: Any = options["source"]
+    if isinstance(given, type):
+        return True
+    if isinstance(given, Source):
+        try:
+            options["pristine"] = copy.deepcopy(cast("Source[Any]", given))
+        except (TypeError, ValueError, RecursionError, AttributeError, NotImplementedError):
+            return False
+        return True
+    if isinstance(given, AsyncIterable):
+        return False
+    return iter(given) is not given
+
+
 def make_source(options: Mapping[str, Any]) -> Source[Any]:
     """This task's own source."""
     given: Any = options["source"]
@@ -190,7 +210,10 @@ def make_source(options: Mapping[str, Any]) -> Source[Any]:
         )
         return made
     if isinstance(given, Source):
-        return cast("Source[Any]", given)
+        # The object that was given serves the first attempt; a later one begins with a copy of what it was before.
+        source: Source[Any] = copy.deepcopy(options["pristine"]) if options.get("used") else given
+        cast("dict[str, Any]", options)["used"] = True
+        return source
     if isinstance(given, AsyncIterable):
         return AsyncIterableSource(cast("AsyncIterable[Any]", given))
     if isinstance(given, Sequence) or hasattr(given, "dtype"):

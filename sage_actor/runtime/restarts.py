@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from sage_actor.actor.supervision import RestartStrategy, remembered, restart_strategy
+from sage_actor.actor.supervision import NoRestart, RestartStrategy, remembered, restart_strategy
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import Fenced, GraphError, OperatorError, SerializationError, StateMismatch
 
@@ -28,6 +28,11 @@ class Restarts:
         self.failures: list[float] = []
         self.latest: object = None
         self.same = 0
+
+    @property
+    def possible(self) -> bool:
+        """Whether the strategy ever restarts."""
+        return not isinstance(self.strategy, NoRestart)
 
     def judge(self, error: BaseException, now: float) -> float | None:
         """Seconds to wait before the next attempt, or None: the error is the end."""

@@ -95,7 +95,7 @@ class SourceLoop:
                 await task.attend()
             if task.stopping and not self.draining:
                 self.draining = source.drain()
-                if not self.draining:
+                if not self.draining and not self.has_read:
                     return True
             begun = clock()
             try:
@@ -121,6 +121,7 @@ class SourceLoop:
             self._count(number)
             blocked = task.blocked()
             task.working = True
+            task.silent = False
             await task.chain.first(batch)
             task.working = False
             now = clock()
@@ -173,14 +174,14 @@ class SourceLoop:
             read = self.read = asyncio.ensure_future(source.read(limit))
             read.add_done_callback(lambda _: task.wake())
         begun = time.perf_counter_ns()
-        while not read.done() and (self.draining or not task.stopping):
+        while not read.done() and not task.suspended and (self.draining or not task.stopping):
             await task.gate.wait()
             task.gate.drain()
             await task.attend()
             if task.routers:
                 await task.flush()
         task.counters.idle_ns += time.perf_counter_ns() - begun
-        if not read.done():
+        if not read.done() or task.suspended:
             return NotReady()
         self.read = None
         return read.result()

@@ -17,6 +17,7 @@ from sage_actor.operators.async_stage import AsyncStage
 from sage_actor.operators.setting import TaskSetting
 from sage_actor.operators.stage_of import build_stages
 from sage_actor.operators.stages import Stage, Turns
+from sage_actor.operators.timestamp_stage import TimestampStage
 from sage_actor.ports import Cancellable, Clock, current_clock, current_random
 from sage_actor.runtime.chain import Chain
 from sage_actor.runtime.channels import Channel, RemoteChannel
@@ -74,7 +75,7 @@ class Task:
         self.notified = self.confirmed = 0
         self.cancelled: list[int] = []
         self.pending_watermark = self.sent_watermark = MIN_WATERMARK
-        self.pending_idle = False
+        self.silent = self.told_silence = False
         self.setting = TaskSetting(
             job,
             spec.index,
@@ -98,6 +99,7 @@ class Task:
         operators = spec.operators
         self.source_operator = operators[0] if operators[0].kind == "source" else None
         self.stages = build_stages(operators[1:] if self.source_operator else operators, self.setting)
+        self.has_own_time = any(isinstance(stage, TimestampStage) for stage in self.stages)
         self.asynchronous = self.stages[0] if self.stages and isinstance(self.stages[0], AsyncStage) else None
         counters = [counter for stage in self.stages for counter in stage.counters]
         self.loop: GateLoop | SourceLoop
@@ -177,9 +179,11 @@ class Task:
             for stage in dict.fromkeys(alarms):
                 await self.chain.alarm(stage)
         if self.cancelled:
-            cancelled, self.cancelled = self.cancelled, []
+            newest, self.cancelled = max(self.cancelled), []
+            self.requests = [request for request in self.requests if request[0] > newest]
+            self.suspended = False  # the savepoint that was to end the job has failed: it goes on
             if isinstance(self.loop, GateLoop):
-                self.loop.cancel(max(cancelled))
+                self.loop.cancel(newest)
         if self.notified > self.confirmed:
             self.confirmed = self.notified
             for stage in self.stages:
@@ -246,6 +250,7 @@ class Task:
 
     async def _finish_snapshots(self) -> None:
         """Hand in the last state, and wait until a checkpoint with it is complete."""
+        await self.snapshots.settle()  # a barrier has gone out behind what is being saved, so nothing later can stand in for it
         number = self.snapshots.latest + 1
         self.snapshots.save(number, await self._freeze(number), "final")
         while self.confirmed < number:
@@ -254,12 +259,13 @@ class Task:
                 return
             self.gate.drain()
             self.requests.clear()
+            self.alarms.clear()  # nothing may come behind the end
             await self.attend()
 
     # -- ways out --------------------------------------------------------------------------------------------------
 
     async def _out(self, batch: Batch) -> None:
-        self.pending_idle = False
+        self.told_silence = False
         main = self.main
         if len(main) == 1:
             await main[0].add(batch)
@@ -289,8 +295,8 @@ class Task:
         if self.pending_watermark > self.sent_watermark:
             self.sent_watermark = self.pending_watermark
             await self._mark(Marker(WATERMARK, self.sent_watermark))
-        if self.pending_idle:
-            self.pending_idle = False
+        if self.silent and not self.told_silence and not (self.asynchronous is not None and self.asynchronous.pending):
+            self.told_silence = True
             await self._mark(Marker(IDLE))
 
     async def _mark(self, marker: Marker) -> None:
@@ -299,14 +305,14 @@ class Task:
 
     def _passed(self, watermark: int) -> None:
         self.pending_watermark = watermark
-        self.pending_idle = False
+        self.told_silence = False
 
     async def _advance_behind(self, stage: Stage, watermark: int) -> None:
         await self.chain.advance_behind(stage, watermark)
 
     def fall_idle(self) -> None:
-        """Nothing comes for a while: readers are told at the end of the turn."""
-        self.pending_idle = True
+        """Nothing comes for a while: readers are told at the end of the turn, and again after what timers and calls still bring."""
+        self.silent, self.told_silence = True, False
         self.wake()
 
     def blocked(self) -> int:

@@ -11,7 +11,7 @@ from sage_actor.checkpoint.storage import part_prefix
 from sage_actor.dataflow.graph import Operator
 from sage_actor.dataflow.plan import TaskSpec
 from sage_actor.dataflow.settings import JobSettings
-from sage_actor.errors import SageError
+from sage_actor.errors import CheckpointError, SageError
 from sage_actor.ports import Clock
 from sage_actor.state.operator_state import OperatorState
 from sage_actor.state.parts import OperatorPart, PartStorage
@@ -80,7 +80,7 @@ class TaskSnapshots:
         self.states: dict[str, OperatorState] = {}
         self.saving: asyncio.Task[None] | None = None
         self.all_saving: set[asyncio.Task[None]] = set()
-        self.latest = 0
+        self.latest = setting.checkpoint or 0
         self.restored_bytes = 0
 
     @property
@@ -173,9 +173,18 @@ class TaskSnapshots:
                 prefix = part_prefix(self.setting.parts, checkpoint, state.uid, self.spec.index)
                 parts.append(await state.write(content, storage, prefix))
         except (SageError, OSError) as error:
-            self.report("unsaved", (checkpoint, self.spec.id, error))
+            if kind == "final":  # no other will follow it
+                problem = f"task {self.spec.name!r} could not save its last state: {error}"
+                self.report("failed", (self.spec.id, CheckpointError(self.job, problem)))
+            else:
+                self.report("unsaved", (checkpoint, self.spec.id, error))
             return
         self.report(kind, (checkpoint, self.spec.id, parts))
+
+    async def settle(self) -> None:
+        """Wait until what was frozen last has been written, or could not be."""
+        if self.all_saving:
+            await asyncio.wait(list(self.all_saving))
 
     async def close(self) -> None:
         """Stop writing, and let the states go."""

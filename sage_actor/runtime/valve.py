@@ -81,7 +81,7 @@ class Valve:
         state.active = False
         if any(other.active for other in self.channels):
             return self._combine()
-        self.idle = True
+        self.idle = any(other.timed for other in self.channels)
         # All are silent: what any of them has made certain is certain (F17).
         return self._rise(max(other.watermark for other in self.channels))
 

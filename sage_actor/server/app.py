@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from pydantic import JsonValue
 from starlette.exceptions import HTTPException
 
 from sage_actor.errors import ConfigError, ConnectorError, JobError, JobNotFound, SageError
+from sage_actor.jobs.asking import AskRefused
 from sage_actor.jobs.lifecycle import is_final
 from sage_actor.jobs.supervisor import Supervisor, TooManyJobs
 from sage_actor.ports import Clock, system_clock
 from sage_actor.server.access import AccessGuard
 from sage_actor.server.exposition import exposition
-from sage_actor.server.messages import Failure, Info, JobView, LogView, SubmitJob, view
+from sage_actor.server.messages import Failure, Info, JobView, LogView, SavepointView, StateView, SubmitJob, TakeSavepoint, view
 from sage_actor.telemetry.prometheus import CONTENT_TYPE
 
 __all__ = ["MAX_BODY", "build_app"]
@@ -29,11 +32,18 @@ __all__ = ["MAX_BODY", "build_app"]
 MAX_BODY = 256 << 20
 MAX_WAIT = 30.0
 _PAGE = Path(__file__).with_name("static") / "index.html"
-_STATUS = ((JobNotFound, 404), (TooManyJobs, 429), (ConfigError, 422), (JobError, 409), (ConnectorError, 503), (SageError, 500))
+_STATUS = (
+    (JobNotFound, 404),
+    (TooManyJobs, 429),
+    (ConfigError, 422),
+    (JobError, 409),  # AskRefused too: the job stands otherwise than the request supposes
+    (ConnectorError, 503),
+    (SageError, 500),
+)
 _NEXT = {
     404: "list the jobs with GET /api/v1/jobs",
     409: "name one job by its id",
-    422: "correct the setting and submit again",
+    422: "correct it and ask again",
     429: "stop a job, or wait for one to end",
     503: "see the supervisor's own output",
 }
@@ -120,11 +130,29 @@ def build_app(
     async def cancel(job: str) -> JobView:
         return view(supervisor.cancel(job))
 
+    @app.post("/api/v1/jobs/{job}/savepoint")
+    async def savepoint(job: str, wanted: TakeSavepoint) -> SavepointView:
+        place = await supervisor.savepoint(job, target=wanted.target, stop=wanted.stop, dataflow=wanted.dataflow)
+        return SavepointView(place=place)
+
+    @app.get("/api/v1/jobs/{job}/state/{operator}/{state}")
+    async def read_state(job: str, operator: str, state: str, key: str, dataflow: str | None = None) -> StateView:
+        found, value = await supervisor.query(job, operator, state, _read_key(key), dataflow=dataflow)
+        return StateView(found=found, value=cast("JsonValue", value))
+
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(exposition(supervisor.records()), media_type=CONTENT_TYPE)
 
     return AccessGuard(app, token=token, host=host, max_body=max_body)
+
+
+def _read_key(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        reason = f"{text!r} is not JSON, which tells numbers and texts apart: a text stands in double quotes, a tuple is an array"
+        raise ConfigError("key", reason, "query") from None
 
 
 def _page_policy(page: str) -> str:
@@ -144,7 +172,8 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(SageError)
     async def ours(request: Request, error: Exception) -> Response:
         status = next(code for kind, code in _STATUS if isinstance(error, kind))
-        return refuse(status, str(error), _NEXT.get(status, "see the supervisor's own output"))
+        next_step = "" if isinstance(error, AskRefused) else _NEXT.get(status, "see the supervisor's own output")
+        return refuse(status, str(error), next_step)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: Exception) -> Response:

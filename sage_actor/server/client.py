@@ -6,7 +6,7 @@ import base64
 import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import cast
 from urllib.parse import quote, urlencode
 
@@ -15,7 +15,7 @@ from sage_actor.config.environment import environment
 from sage_actor.config.tokens import read_token
 from sage_actor.errors import JobNotFound, ServerError, ServerUnreachable, Unauthorized
 
-__all__ = ["JobInfo", "OperatorInfo", "SupervisorClient"]
+__all__ = ["DataflowInfo", "JobInfo", "OperatorInfo", "SupervisorClient"]
 
 LONGEST_WAIT = 20.0
 
@@ -29,6 +29,7 @@ class OperatorInfo:
     records_in: int = 0
     records_out: int = 0
     errors: int = 0
+    late: int = 0
     records_in_rate: float = 0.0
     busy: float = 0.0
     idle: float = 0.0
@@ -36,8 +37,35 @@ class OperatorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DataflowInfo:
+    """One dataflow of a job.
+
+    Attributes:
+        attempts: how often it was started in its present process.
+        restored_from: the checkpoint that the present attempt went on from.
+        latest_error: what the attempt before it failed with.
+        restoring: while an attempt opens its tasks: ``opened`` of ``tasks``, and the ``bytes`` of state read.
+        checkpoints: see `CheckpointSnapshot`.
+        pause_p99: seconds that records stood still while state was frozen; 99 of 100 times it was less.
+    """
+
+    name: str
+    status: str
+    error: str = ""
+    attempts: int = 0
+    restored_from: int | None = None
+    latest_error: str = ""
+    restoring: Mapping[str, int | None] | None = None
+    checkpoints: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    pause_p99: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class JobInfo:
-    """One job of a supervisor as it stood when asked. Times are milliseconds since the epoch."""
+    """One job of a supervisor as it stood when asked. Times are milliseconds since the epoch.
+
+    `attempts` counts processes started for it, `restarts` what its dataflows did within the present one.
+    """
 
     id: str
     name: str
@@ -54,6 +82,9 @@ class JobInfo:
     records_in: int = 0
     records_out: int = 0
     errors: int = 0
+    late: int = 0
+    restarts: int = 0
+    dataflows: Sequence[DataflowInfo] = ()
     operators: Sequence[OperatorInfo] = ()
 
     @property
@@ -96,6 +127,8 @@ class SupervisorClient:
         backend: str | None = None,
         parallelism: int | None = None,
         restart: Mapping[str, str | int | float] | None = None,
+        resume: bool = False,
+        restore: str | None = None,
     ) -> JobInfo:
         """Hand a job in; returns when it is kept, not when it runs."""
         body = {
@@ -108,6 +141,8 @@ class SupervisorClient:
             "backend": backend,
             "parallelism": parallelism,
             "restart": dict(restart or {}),
+            "resume": resume,
+            "restore": restore,
         }
         return _job(self._ask("POST", "/api/v1/jobs", body=body))
 
@@ -171,11 +206,62 @@ class SupervisorClient:
         """
         return _job(self._ask("POST", f"/api/v1/jobs/{quote(job, safe='')}/cancel", job=job))
 
+    def savepoint(
+        self, job: str, target: str | None = None, *, stop: bool = False, dataflow: str | None = None, timeout: float = 900.0
+    ) -> str:
+        """Take a savepoint of a running job; returns its place once it is complete.
+
+        Args:
+            job: id or name.
+            target: a folder, seen from the supervisor; the job's own checkpoint folder if not given.
+            stop: end the job behind it.
+            dataflow: which one, if the job runs several.
+            timeout: seconds it may take; then it may still be completed there.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        body = {"target": target, "stop": stop, "dataflow": dataflow}
+        answer = self._ask("POST", f"/api/v1/jobs/{quote(job, safe='')}/savepoint", body=body, job=job, timeout=timeout)
+        return cast("dict[str, str]", answer)["place"]
+
+    def query(self, job: str, operator: str, state: str, key: object, default: object = None, *, dataflow: str | None = None) -> object:
+        """Read the state of one key in a running job; see `Job.query`.
+
+        Args:
+            job: id or name.
+            operator: name or uid of the operator.
+            state: the name its function gave the state; "fold" for count, sum, reduce and the like.
+            key: what JSON knows; a tuple too.
+            default: the answer where the key has no state.
+            dataflow: which one, if several of the job have that operator.
+
+        Returns:
+            The value as JSON has it: tuples are lists, keys of mappings are texts, what JSON knows nothing of is its ``repr``.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        path = f"/api/v1/jobs/{quote(job, safe='')}/state/{quote(operator, safe='')}/{quote(state, safe='')}"
+        query = {"key": json.dumps(key)} | ({} if dataflow is None else {"dataflow": dataflow})
+        answer = cast("dict[str, object]", self._ask("GET", path, query, job=job))
+        return answer["value"] if answer["found"] else default
+
     def info(self) -> Mapping[str, object]:
         """Version, pid, start and bounds of the supervisor itself."""
         return cast("dict[str, object]", self._ask("GET", "/api/v1/info"))
 
-    def _ask(self, method: str, path: str, query: Mapping[str, object] | None = None, *, body: object = None, job: str = "") -> object:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        *,
+        body: object = None,
+        job: str = "",
+        timeout: float | None = None,
+    ) -> object:
+        timeout = self._timeout if timeout is None else timeout
         where = str(self.address)
         target = f"{path}?{urlencode(query)}" if query else path
         headers = {"Accept": "application/json", "Connection": "close"}
@@ -184,13 +270,13 @@ class SupervisorClient:
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/json"
-        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=self._timeout)
+        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
         try:
             connection.request(method, target, data, headers)
             response = connection.getresponse()
             status, text = response.status, response.read()
         except TimeoutError as error:
-            raise ServerUnreachable(where, f"no answer within {self._timeout:g} s") from error
+            raise ServerUnreachable(where, f"no answer within {timeout:g} s") from error
         except OSError as error:
             raise ServerUnreachable(where, error.strerror or str(error)) from error
         except http.client.HTTPException as error:
@@ -216,6 +302,7 @@ class SupervisorClient:
         raise ServerError(where, f"{reason}; {next_step}" if next_step else reason)
 
 
+_DATAFLOW_FIELDS = frozenset(field.name for field in fields(DataflowInfo))
 _JOB_FIELDS = frozenset(field.name for field in fields(JobInfo))
 _OPERATOR_FIELDS = frozenset(field.name for field in fields(OperatorInfo))
 
@@ -225,4 +312,6 @@ def _job(said: object) -> JobInfo:
     told = {key: value for key, value in cast("dict[str, object]", said).items() if key in _JOB_FIELDS}
     operators = cast("list[dict[str, object]]", told.pop("operators", []))
     known = [{key: value for key, value in each.items() if key in _OPERATOR_FIELDS} for each in operators]
-    return JobInfo(**told, operators=[OperatorInfo(**each) for each in known])  # type: ignore[arg-type]  # our own server's answer
+    flows = cast("list[dict[str, object]]", told.pop("dataflows", []))
+    dataflows = [{key: value for key, value in each.items() if key in _DATAFLOW_FIELDS} for each in flows]
+    return JobInfo(**told, dataflows=[DataflowInfo(**each) for each in dataflows], operators=[OperatorInfo(**each) for each in known])  # type: ignore[arg-type]  # our own server's answer

@@ -31,6 +31,8 @@ class RemoteEnvironment(EnvironmentBase):
         token: str | None = None,
         parallelism: int | None = None,
         restart: Mapping[str, str | int | float] | None = None,
+        resume: bool | None = None,
+        restore: str | None = None,
     ) -> None:
         """Describe where to send the job; nothing is sent yet.
 
@@ -42,9 +44,11 @@ class RemoteEnvironment(EnvironmentBase):
             token: None means ``SAGE_ACTOR_TOKEN``, or this account's token file when the supervisor is on this machine.
             parallelism: default parallelism of its operators.
             restart: settings of a restart strategy (``{"strategy": "exponential-delay", "attempts": 10}``); None means the
-                first failure is final.
+                first failure of its process is final.
+            resume: go on from the newest checkpoint that an earlier job of that name left at the supervisor.
+            restore: go on from this savepoint, seen from the supervisor.
         """
-        super().__init__(name, backend=backend, parallelism=parallelism, config=config)
+        super().__init__(name, backend=backend, parallelism=parallelism, config=config, resume=resume, restore=restore)
         self._client = SupervisorClient(jobmanager_address, token)
         self._restart = dict(restart or {})
 
@@ -56,7 +60,7 @@ class RemoteEnvironment(EnvironmentBase):
             SerializationError: a function cannot travel; names operator and attribute.
             ServerUnreachable, Unauthorized, ServerError: the supervisor is not there or refuses.
         """
-        return self._client.submit(self.name, "graph", pack(self), restart=self._restart).id
+        return self._client.submit(self.name, "graph", pack(self), restart=self._restart, resume=self.resume, restore=self.restore).id
 
     def wait_for_completion(self, job_id: object, timeout: float | None = None) -> Literal["finished"]:
         """Block until the job has finished.
@@ -101,3 +105,27 @@ class RemoteEnvironment(EnvironmentBase):
     def cancel(self, job_id: object) -> JobInfo:
         """End a job without draining."""
         return self._client.cancel(str(job_id))
+
+    def savepoint(self, job_id: object, target: str | None = None, *, stop: bool = False, timeout: float = 900.0) -> str:
+        """Take a savepoint of a running job; returns its place, to be given to ``restore=``.
+
+        Args:
+            job_id: from `submit`.
+            target: a folder, seen from the supervisor; the job's own checkpoint folder if not given.
+            stop: end the job behind it; windows and timers that are open stay so in the savepoint.
+            timeout: seconds it may take; then it may still be completed there.
+
+        Raises:
+            JobNotFound: the supervisor knows no such job.
+            ServerError: the job takes no checkpoints, or this one failed; in its own words.
+        """
+        return self._client.savepoint(str(job_id), target, stop=stop, timeout=timeout)
+
+    def query(self, job_id: object, operator: str, state: str, key: object, default: object = None) -> object:
+        """Read the live state of one key; see `Job.query`. Key and value travel as JSON: `SupervisorClient.query` says how.
+
+        Raises:
+            JobNotFound: the supervisor knows no such job.
+            ServerError: there is no such operator or state, or nothing runs that could answer; in its own words.
+        """
+        return self._client.query(str(job_id), operator, state, key, default)

@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 
 from sage_actor.config.address import Address
-from sage_actor.config.paths import data_directory, job_store_file, log_directory, supervisor_file
+from sage_actor.config.paths import checkpoint_directory, data_directory, job_store_file, log_directory, supervisor_file
 from sage_actor.config.tokens import obtain_token
 from sage_actor.errors import ServerError
 from sage_actor.jobs.store import JobStore
@@ -76,7 +76,7 @@ async def serve(host: str, port: int, *, max_jobs: int, ready: Callable[[Started
         address = Address(host, listener.getsockname()[1])
         noted(json.dumps({"host": "127.0.0.1" if host == "0.0.0.0" else host, "port": address.port, "pid": os.getpid()}))
         store = await offload(partial(JobStore, job_store_file()))
-        supervisor = Supervisor(store, log_directory(), max_jobs=max_jobs)
+        supervisor = Supervisor(store, log_directory(), checkpoints=checkpoint_directory(), max_jobs=max_jobs)
         await supervisor.start()
         await _answer(supervisor, listener, Started(address, token, home), max_jobs, ready, note)
 

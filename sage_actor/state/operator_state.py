@@ -199,9 +199,9 @@ class OperatorState:
         """Let `peek` see a user's state; see `StateDeclarer`."""
         self._readers[name] = read
 
-    def readable(self) -> list[str]:
+    def readable(self) -> tuple[str, ...]:
         """The names that `peek` knows: those that functions have declared, in alphabetical order."""
-        return sorted(self._readers)
+        return tuple(sorted(self._readers))
 
     def peek(self, name: str, key: Any, default: Any = None) -> Any:
         """What a function's state is for a key just now, read by somebody else: between two turns of the task, on its loop.

@@ -160,8 +160,8 @@ class Oracle:
                     self.problems.append(f"{word}: count {number} of key {key} was committed behind {before}")
                 self.counted[key] = (number, total)
 
-    def finish(self) -> None:
-        """The job has finished.
+    def finish(self, collected: Sequence[Any]) -> None:
+        """The job has finished, and has collected these.
 
         Raises:
             AssertionError: something was lost, duplicated, out of order, or left open.
@@ -171,6 +171,9 @@ class Oracle:
             self.problems.append(f"lost: {len(missing)} results, such as {sorted(missing)[:3]}")
         if self.counted != self.totals:
             self.problems.append(f"final counts {self.counted}, expected {self.totals}")
+        timers = Counter({row: count for row, count in self.rows.items() if row[0] == "timer"})
+        if Counter(collected) != timers:
+            self.problems.append(f"collected {len(collected)} rows, which are not the {sum(timers.values())} of the table")
         open_ones = [t.name for t in self.store.transactions.values() if t.state == "prepared"]
         if open_ones:
             self.problems.append(f"left behind, neither committed nor aborted: {open_ones[:5]}")
@@ -209,6 +212,7 @@ class Course:
         ]
         self.shuffled = chance.random() < 0.5
         self.busy = chance.choice((0.0, 0.0, 5e-5, 5e-4))
+        self.collected: list[Any] = []
         self.settings = {
             "checkpoint.dir": "checkpoints",
             "checkpoint.interval": chance.choice((0.1, 0.3)),
@@ -228,11 +232,12 @@ class Course:
         async with sage.Environment(
             "progression", backend=life.backend, parallelism=life.parallelism, resume=True, config=self.settings
         ) as env:
-            self.describe(env, life)
+            collected = self.describe(env, life)
             await env.execute()
+        self.collected = list(collected)
 
-    def describe(self, env: Any, life: Life) -> None:
-        """The dataflow."""
+    def describe(self, env: Any, life: Life) -> Sequence[Any]:
+        """The dataflow; answers what it collects in the job's own process."""
         numbers = env.from_source(ProgressionSource, name="numbers", parallelism=life.parallelism)
         stamped = numbers.assign_timestamps(time_of, sage.Monotonic())
         if self.shuffled:
@@ -243,14 +248,16 @@ class Course:
         windows = keyed.window(sage.Tumbling("1s")).sum().map(window_row, name="rows")
         timers = keyed.process(Buckets, name="buckets")
         windows.union(timers).sink(StoreSink, table="results", name="results sink")
+        return timers.collect()  # type: ignore[no-any-return]
 
 
-def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None) -> ProgressionReport:
+def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None, *, max_steps: int = 1_000_000) -> ProgressionReport:
     """One seed, from nothing to the end of the job.
 
     Args:
         seed: decides everything.
         faults: in place of those that follow from the seed.
+        max_steps: callbacks after which the run counts as endless.
 
     Raises:
         AssertionError: something was lost, duplicated or out of order.
@@ -269,9 +276,9 @@ def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None) -> 
         with site.open(), hooked(site):
             lives = await live(site, course.lives, course.run)
         found[0] = (lives, site)
-        oracle.finish()
+        oracle.finish(course.collected)
 
-    simulation = Simulation(seed, max_steps=3_000_000, busy=course.busy)
+    simulation = Simulation(seed, max_steps=max_steps, busy=course.busy)
     try:
         simulation.run(main)
     except BaseException as error:

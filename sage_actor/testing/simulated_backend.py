@@ -31,15 +31,23 @@ class SimulatedBackend:
         processes: of this run.
         chance: decides delays.
         delay: the longest that a frame is under way, in seconds.
+        meddle: what arrives in place of a frame.
     """
 
     name = "simulated"
     hosts_in_owner = False
 
-    def __init__(self, processes: Processes, chance: random.Random, delay: float = 0.01) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        chance: random.Random,
+        delay: float = 0.01,
+        meddle: Callable[[bytes], Sequence[bytes]] = lambda frame: (frame,),
+    ) -> None:
         self.processes = processes
         self.chance = chance
         self.delay = delay
+        self.meddle = meddle
         self.groups: list[SimulatedGroup] = []
 
     async def start(self, count: int, *, group: str, entry: str) -> SimulatedGroup:
@@ -87,11 +95,12 @@ class SimulatedEndpoint:
         if target is None or self.closed or (self.process is not None and not self.process.alive):
             return
         loop = asyncio.get_running_loop()
-        self._links.setdefault(to, deque()).append(b"".join(parts))
-        when = max(loop.time() + self.group.backend.pause(), self._latest.get(to, 0.0))
-        self._latest[to] = when
-        context = None if target.process is None else target.process.context.copy()
-        loop.call_at(when, self._arrive, target, context=context)
+        for frame in self.group.backend.meddle(b"".join(parts)):
+            self._links.setdefault(to, deque()).append(frame)
+            when = max(loop.time() + self.group.backend.pause(), self._latest.get(to, 0.0))
+            self._latest[to] = when
+            context = None if target.process is None else target.process.context.copy()
+            loop.call_at(when, self._arrive, target, context=context)
 
     def _arrive(self, target: SimulatedEndpoint) -> None:
         frame = self._links[target.worker].popleft()  # the oldest, whichever of several timers of one instant this is

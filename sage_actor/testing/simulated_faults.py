@@ -7,9 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["KILL_POINTS", "FaultRates", "PlannedFault", "draw_faults", "shrink"]
+__all__ = ["COUNTED", "KILL_POINTS", "FaultRates", "PlannedFault", "draw_faults", "shrink"]
 
-FaultKind = Literal["kill", "task", "function", "stall", "acknowledgement", "notification", "full", "failing", "slow", "clock"]
+FaultKind = Literal[
+    *("kill", "task", "function", "stall", "acknowledgement", "notification"),
+    *("lost frame", "doubled frame", "old frame", "full", "failing", "slow", "clock"),
+]
+COUNTED: Final = ("function", "acknowledgement", "notification", "lost frame", "doubled frame", "old frame")
+"""What strikes at an occasion of its own kind; other faults, but kills, strike at a time."""
 
 KILL_POINTS: Final = (
     "before state fsync",
@@ -33,7 +38,8 @@ class PlannedFault:
 
     Attributes:
         kind: ``kill`` a process at a point; a ``task`` dies, a ``function`` raises; a process ``stall``s; an ``acknowledgement`` or
-            ``notification`` of a checkpoint is lost; the disk is ``full``, ``failing`` or ``slow``; the wall ``clock`` is set.
+            ``notification`` of a checkpoint is lost, or a frame of records; a frame comes twice, or is followed by one of an attempt that is
+            over; the disk is ``full``, ``failing`` or ``slow``; the wall ``clock`` is set.
         at: the virtual second; for kills, functions and lost messages: at the how manyeth occasion, counted from when the fault
             before it of the same kind has struck.
         point: of a kill: one of `KILL_POINTS`.
@@ -56,6 +62,8 @@ class PlannedFault:
             return f"a function raises at its call {self.at:g}"
         if self.kind in ("acknowledgement", "notification"):
             return f"{self.kind} {self.at:g} is lost"
+        if self.kind in COUNTED:
+            return f"{self.kind} at occasion {self.at:g}"
         if self.kind == "task":
             return f"a task dies {when}"
         if self.kind == "stall":
@@ -82,6 +90,7 @@ class FaultRates:
     stalls: int = 1
     acknowledgements: int = 2
     notifications: int = 2
+    frames: int = 2
     disk: int = 1
     clocks: int = 1
     seconds: float = 4.0
@@ -91,7 +100,7 @@ class FaultRates:
     @classmethod
     def none(cls) -> FaultRates:
         """Nothing goes wrong."""
-        return cls(kills=0, tasks=0, functions=0, stalls=0, acknowledgements=0, notifications=0, disk=0, clocks=0)
+        return cls(kills=0, tasks=0, functions=0, stalls=0, acknowledgements=0, notifications=0, frames=0, disk=0, clocks=0)
 
 
 def draw_faults(seed: int, rates: FaultRates) -> list[PlannedFault]:
@@ -113,6 +122,9 @@ def draw_faults(seed: int, rates: FaultRates) -> list[PlannedFault]:
     ]
     faults += [PlannedFault("acknowledgement", chance.randint(1, 12)) for _ in some(rates.acknowledgements)]
     faults += [PlannedFault("notification", chance.randint(1, 8)) for _ in some(rates.notifications)]
+    faults += [
+        PlannedFault(chance.choice(("lost frame", "doubled frame", "old frame")), chance.randint(1, 60)) for _ in some(rates.frames)
+    ]
     for _ in some(rates.disk):
         kind: FaultKind = chance.choice(("full", "failing", "slow"))
         faults.append(PlannedFault(kind, moment(), amount=chance.random() * 0.5))

@@ -52,7 +52,7 @@ def hooked(site: Site) -> Generator[None, None, None]:
 def _begin_attempt(site: Site, original: Any) -> Any:
     async def begin_attempt(storage: CheckpointStorage, *, resume: bool, restore: str | None = None) -> AttemptStart:
         start: AttemptStart = await original(storage, resume=resume, restore=restore)
-        site.took_over += 1
+        site.took_over.append(PROCESS.get())
         if start.manifest is not None:
             site.counts["restores"] += 1
         return start

@@ -78,11 +78,15 @@ async def _end_of(process: SimulatedProcess) -> Outcome | None:
 
 
 def _wake_later(site: Site, zombie: SimulatedProcess) -> None:
-    """Let it go on once its successor has taken over: what it does before that is its right."""
-    taken = site.took_over
+    """Let it go on once its successor has taken over: what it does before that is its right. If it has not come so far as to take
+    over itself it would be the newer one when it goes on; that one dies."""
+    taken = len(site.took_over)
+    if zombie not in site.took_over:
+        site.processes.crash(zombie)
+        return
 
     def look() -> None:
-        if site.took_over > taken:
+        if len(site.took_over) > taken:
             site.processes.call_later(site.chance.random(), lambda: site.processes.resume(zombie))
         elif zombie.alive:
             site.processes.call_later(0.05, look)

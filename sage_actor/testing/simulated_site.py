@@ -10,10 +10,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from sage_actor import plugins
+from sage_actor._core.frame import DATA, MARKER, decode
 from sage_actor.actor.open_backend import BACKENDS
 from sage_actor.testing.simulated_backend import SimulatedBackend
 from sage_actor.testing.simulated_disk import DiskFaults, SimulatedDisk
-from sage_actor.testing.simulated_faults import PlannedFault
+from sage_actor.testing.simulated_faults import COUNTED, PlannedFault
 from sage_actor.testing.simulated_process import PROCESS, SimulatedProcess
 from sage_actor.testing.simulated_processes import Processes, stand_still
 from sage_actor.testing.simulation_loop import SimulationLoop
@@ -33,7 +34,7 @@ class Site:
         kills: how often a process was killed at each point.
         counts: ``crashes``, ``checkpoints``, ``restores``.
         hosts: what runs tasks, with the process each is in.
-        took_over: how many attempts have begun.
+        took_over: the process of each attempt that has begun.
     """
 
     def __init__(self, seed: int, faults: Sequence[PlannedFault]) -> None:
@@ -43,18 +44,17 @@ class Site:
         self.chance = random.Random(f"site {seed}")
         self.processes = Processes(loop)
         self.disk = _Disk(self)
-        self.backend = SimulatedBackend(self.processes, self.chance, delay=self.chance.choice((0.001, 0.01, 0.1)))
+        self.backend = SimulatedBackend(self.processes, self.chance, self.chance.choice((0.001, 0.01, 0.1)), self._meddle)
         self.happened: list[str] = []
         self.kills: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.hosts: list[tuple[TaskHost, SimulatedProcess | None]] = []
-        self.took_over = 0
+        self.took_over: list[SimulatedProcess | None] = []
         self._kills = deque(fault for fault in faults if fault.kind == "kill")
-        self._occasions = {
-            kind: deque(fault for fault in faults if fault.kind == kind) for kind in ("function", "acknowledgement", "notification")
-        }
-        self._timed = [fault for fault in faults if fault.kind in ("task", "stall", "full", "failing", "slow", "clock")]
+        self._occasions = {kind: deque(fault for fault in faults if fault.kind == kind) for kind in COUNTED}
+        self._timed = [fault for fault in faults if fault.kind not in COUNTED and fault.kind != "kill"]
         self._passages: Counter[str] = Counter()
+        self._frames: dict[tuple[int, int], tuple[int, bytes]] = {}  # the last attempt's, by channel and sequence
 
     @contextlib.contextmanager
     def open(self) -> Generator[None, None, None]:
@@ -113,6 +113,20 @@ class Site:
         self._passages[kind] = 0
         self.happened.append(f"{self.loop.time():.3f} {planned.popleft()}")
         return True
+
+    def _meddle(self, frame: bytes) -> Sequence[bytes]:
+        header, _ = decode(frame)
+        if header.kind not in (DATA, MARKER):
+            return (frame,)
+        place = (header.channel, header.sequence)
+        attempt, old = self._frames.get(place, (header.attempt, b""))
+        self._frames[place] = (header.attempt, frame)
+        if attempt < header.attempt and self.occurs("old frame"):
+            return (old, frame)
+        if self.occurs("doubled frame"):
+            return (frame, frame)
+        # Behind records there is always a marker, which shows the gap.
+        return () if header.kind == DATA and self.occurs("lost frame") else (frame,)
 
     def crash(self, process: SimulatedProcess, scope: str) -> None:
         """Kill a process, the job that it belongs to, or the machine with all jobs."""

@@ -41,7 +41,7 @@ class Process:
 class Run:
     """Started at once. `order` is what ``SAGE_KILL9`` says, without the marker."""
 
-    def __init__(self, settings: Settings, order: Mapping[str, object] | None = None, *, limit: Callable[[], None] | None = None) -> None:
+    def __init__(self, settings: Settings, order: Mapping[str, object] | None = None) -> None:
         self.settings = settings
         self.folder = Path(settings.folder)
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,6 @@ class Run:
                 env=environment,
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=limit,
             )
 
     # -- looking -----------------------------------------------------------------------------------------------------
@@ -150,7 +149,9 @@ class Run:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-            raise AssertionError(f"run {self.settings.run} of {self.folder.name} hangs: {self.events()[-1:]}\n{self.said[-2000:]}") from None
+            raise AssertionError(
+                f"run {self.settings.run} of {self.folder.name} hangs: {self.events()[-1:]}\n{self.said[-2000:]}"
+            ) from None
 
     def wait_alone(self) -> list[int]:
         """Wait until nothing of the run lives; answers who would not go, and kills them."""

@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from progression import Settings, timers_of, windows_of
@@ -99,7 +100,7 @@ def judge(found: Committed, settings: Settings, *, ended: bool) -> Faults:
         expected = settings.length if ended else max(distinct, default=-1) + 1
         faults.lost += expected - len(distinct)
         faults.duplicated += len(values) - len(distinct)
-        faults.disordered += sum(1 for before, after in zip(values, values[1:], strict=False) if after < before)
+        faults.disordered += sum(1 for before, after in pairwise(values) if after < before)
         faults.wrong += sum(1 for value, count, total in rows if count != value + 1 or total != value * (value + 1) // 2)
     sums = {(number, first): total for number in range(settings.progressions) for first, total in windows_of(settings.length).items()}
     _once(Counter((number, first) for number, first, _ in found.windows), set(sums), faults, ended=ended)

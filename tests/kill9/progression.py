@@ -160,11 +160,7 @@ def describe(env: sage.Environment, settings: Settings) -> None:
     )
     (
         keyed.process(Alarms, name="alarms").sink(
-            sage.SqliteSink,
-            path=f"{settings.folder}/rows.sqlite",
-            table="timers",
-            columns=["progression", "at", "seen"],
-            name="timer rows",
+            sage.SqliteSink, path=f"{settings.folder}/rows.sqlite", table="timers", columns=["progression", "at", "seen"], name="timer rows"
         )
     )
 

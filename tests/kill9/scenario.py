@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from child import Run, patiently
-from damage import Damage
 from committed import Committed, Faults, judge, leftovers, read_committed
+from damage import Damage
 from progression import JOB, Settings
 
 __all__ = ["Case", "Kill", "Outcome", "Scenario", "run_case"]

@@ -15,11 +15,12 @@ import sage_actor as sage
 from benchmarks.nexmark.check import difference, expected_rows, oracle_of
 from benchmarks.nexmark.events import Event
 from benchmarks.nexmark.generator import Settings, generate
+from benchmarks.nexmark.oracle import Oracle
 from benchmarks.nexmark.partitioned_files import PartitionedFiles, read_partitions
 from benchmarks.nexmark.queries import CONFIG, QUERIES
 from sage_actor.testing import Simulation
 
-EVENTS = generate(1500, Settings(seed=4, rate=25, group=50))
+EVENTS = generate(1500, Settings(seed=4, rate=15, group=50))
 CRASHES = (400, 900, 1300, 1500)
 """Counted over all attempts; between them there are checkpoints."""
 
@@ -31,7 +32,7 @@ class Replayed(sage.Source[Event]):
         self.place = 0
 
     async def read(self, limit: int) -> Sequence[Event] | None:
-        await asyncio.sleep(0.1)  # of virtual time: checkpoints come between
+        await asyncio.sleep(0.03)  # of virtual time: checkpoints come between
         begin = self.place
         self.place = min(begin + min(limit, 16), len(EVENTS))
         return EVENTS[begin : self.place] or None
@@ -83,14 +84,23 @@ async def rows_over_crashes(name: str, folder: Path, parallelism: int) -> list[A
     if found is not None:
         return QUERIES[name].rows(found)
     rows, unmarked = read_partitions(folder / "files")
-    assert not unmarked
+    assert not unmarked[:-1], "whatever became of the job, a minute that is over is marked"
     return rows
 
 
-@pytest.mark.parametrize("parallelism", [1, 3])
-@pytest.mark.parametrize("name", [name for name in QUERIES if name != "q12"])
-def test_rows_are_right_after_crashes(name: str, parallelism: int, tmp_path: Path) -> None:
-    if name == "q10" and parallelism > 1:
-        pytest.skip("its marker is for one task")
-    found = Simulation(0).run(lambda: rows_over_crashes(name, tmp_path, parallelism))
-    assert not difference(found, expected_rows(name, oracle_of(EVENTS)))
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return oracle_of(EVENTS)
+
+
+# One of those that keep nothing; all that keep something, but for q12, whose clock is not the simulation's.
+@pytest.mark.parametrize("name", ["q1", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11", "q13", "q15", "q18", "q19", "q20"])
+def test_rows_are_right_after_crashes(name: str, tmp_path: Path, oracle: Oracle) -> None:
+    found = Simulation(0).run(lambda: rows_over_crashes(name, tmp_path, 1))
+    assert not difference(found, expected_rows(name, oracle))
+
+
+@pytest.mark.parametrize("name", ["q4", "q5", "q8", "q11", "q20"])
+def test_rows_are_right_after_crashes_of_many_tasks(name: str, tmp_path: Path, oracle: Oracle) -> None:
+    found = Simulation(1).run(lambda: rows_over_crashes(name, tmp_path, 3))
+    assert not difference(found, expected_rows(name, oracle))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,7 +267,7 @@ async def test_a_question_of_an_attempt_that_fails_is_refused() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_thread_may_ask_and_the_loop_of_the_job_may_not() -> None:
+async def test_a_thread_may_ask_and_the_loop_of_the_job_may_not(tmp_path: Path) -> None:
     async with asyncio.timeout(20), environment("threads", checkpoint_interval="1h") as env:
         env.from_source(Endless, RECORDS).key_by(first).process(Everything, name="kinds").sink(drop)
         job = await env.submit()
@@ -276,7 +277,7 @@ async def test_a_thread_may_ask_and_the_loop_of_the_job_may_not() -> None:
             await asyncio.to_thread(job.query_in_thread, "nobody", "all", 1)
         with pytest.raises(JobError, match="would wait for its own event loop"):
             job.query_in_thread("kinds", "all", 1)
-        place = await asyncio.to_thread(lambda: job.savepoint_in_thread(stop=True))
+        place = await asyncio.to_thread(lambda: job.savepoint_in_thread(str(tmp_path / "kept"), stop=True))
         assert place
         await job.wait()
         with pytest.raises(StateError, match="does not run"):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 import threading
+import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sage_actor.connectors.file_sink import FileSink
-from sage_actor.errors import JobCancelled, JobFailed, JobNotFound, SerializationError, ServerUnreachable
+from sage_actor.dataflow.source import Source
+from sage_actor.errors import JobCancelled, JobFailed, JobNotFound, SerializationError, ServerError, ServerUnreachable
 from sage_actor.server.remote import RemoteEnvironment
 
 if TYPE_CHECKING:
@@ -86,6 +91,100 @@ def test_cancel_is_raised_where_somebody_waits(running: Running) -> None:
     wait_for_output(env, job_id)
     threading.Timer(0.05, env.cancel, (job_id,)).start()
     with pytest.raises(JobCancelled, match=r"'cancelled' was cancelled"):
+        env.wait_for_completion(job_id)
+
+
+PAUSE = 0.001
+
+
+def counted(running: Running, name: str, go: Path, **options: object) -> RemoteEnvironment:
+    """Counts 0 to 99 and then waits."""
+
+    class Slowly(Source[int]):
+        """0 to 99, then nothing until a file is there."""
+
+        def __init__(self, go: str) -> None:
+            self.go = go
+            self.place = 0
+
+        async def read(self, limit: int) -> Sequence[int] | None:
+            await asyncio.sleep(PAUSE)
+            if self.place == 100:
+                return None if Path(self.go).exists() else []
+            self.place += 1
+            return [self.place - 1]
+
+        def position(self) -> object:
+            return self.place
+
+        async def seek(self, position: object) -> None:
+            assert isinstance(position, int)
+            self.place = position
+
+    env = environment(running, name, config={"checkpoint.interval": "20ms"}, **options)
+    env.from_source(Slowly, go=str(go), bounded=False).key_by(lambda n: (n % 2, "x")).count(name="counts").sink(lambda pair: None)
+    return env
+
+
+def reaches(env: RemoteEnvironment, job_id: str, counts: int) -> None:
+    """Wait until every key has been counted so often; while the job starts, it refuses."""
+    for _ in range(500):
+        try:
+            if [env.query(job_id, "counts", "fold", (key, "x")) for key in (0, 1)] == [counts, counts]:
+                return
+        except ServerError:
+            pass
+        assert not env._client.job(job_id, wait=0.02).ended_for_good, env.logs(job_id)
+    pytest.fail("it never counted so far")
+
+
+def test_state_and_savepoints_of_a_running_job(running: Running, tmp_path: Path) -> None:
+    env = counted(running, "asked", tmp_path / "go")
+    job_id = env.submit()
+    reaches(env, job_id, 50)
+    assert env.query(job_id, "counts", "fold", "elsewhere", default="none") == "none"
+    with pytest.raises(ServerError, match=r"no operator of that name or uid; it has .*'counts'"):
+        env.query(job_id, "count", "fold", 1)
+    place = env.savepoint(job_id, str(tmp_path / "kept"))
+    with pytest.raises(JobNotFound):
+        env.savepoint("nobody")
+    env.cancel(job_id)
+    with pytest.raises(JobCancelled):
+        env.wait_for_completion(job_id)
+    with pytest.raises(ServerError, match=r"is cancelled: there is no process that could answer$"):
+        env.query(job_id, "counts", "fold", 1)
+
+    again = counted(running, "asked", tmp_path / "go", restore=place)
+    job_id = again.submit()
+    reaches(again, job_id, 50)
+    last = again.savepoint(job_id, stop=True)
+    assert last
+    assert again.wait_for_completion(job_id) == "finished"
+    (flow,) = again.status(job_id).dataflows
+    assert (flow.name, flow.status, flow.attempts) == ("asked", "finished", 1)
+    assert flow.restored_from is not None
+    assert flow.checkpoints["completed"] >= 1
+    assert flow.pause_p99 > 0
+    (tmp_path / "go").touch()
+    with pytest.raises(JobFailed, match="nothing to restore"):
+        counted(running, "asked", tmp_path / "go", restore=str(tmp_path / "nowhere")).execute()
+
+
+def test_a_key_is_json(running: Running, tmp_path: Path) -> None:
+    env = counted(running, "keys", tmp_path / "go")
+    job_id = env.submit()
+    reaches(env, job_id, 50)
+    address = f"http://{running.address}/api/v1/jobs/{job_id}/state/counts/fold"
+    headers = {"Authorization": f"Bearer {running.token}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{address}?key=%5B1,%22x%22%5D", headers=headers), timeout=10) as answer:
+        assert json.load(answer) == {"found": True, "value": 50}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{address}?key=one", headers=headers), timeout=10)
+    with refused.value:
+        assert refused.value.code == 422
+        assert "'one' is not JSON" in json.load(refused.value)["error"]
+    env.cancel(job_id)
+    with pytest.raises(JobCancelled):
         env.wait_for_completion(job_id)
 
 

@@ -282,6 +282,28 @@ async def test_the_same_error_at_the_same_position_is_final(tmp_path: Path) -> N
 
 
 @simulated
+async def test_a_source_object_begins_anew_with_each_attempt(tmp_path: Path) -> None:
+    async with environment("object", tmp_path, **{"checkpoint.every": 100_000}) as env:
+        out = env.from_source(Numbers(count=300)).map(Failing(150)).collect()
+        job = await env.submit()
+        await job.wait()
+    assert job.attempts == 2
+    assert job.restored_from is None
+    assert list(out) == list(range(300))
+
+
+@simulated
+async def test_what_can_be_read_only_once_is_not_restarted(tmp_path: Path) -> None:
+    async with environment("once-only", tmp_path) as env:
+        env.from_source(n for n in range(300)).map(Failing(150)).collect()
+        job = await env.submit()
+        with pytest.raises(sage.OperatorError) as caught:
+            await job.wait()
+    assert job.attempts == 1
+    assert "read only once" in caught.value.__notes__[0]
+
+
+@simulated
 async def test_without_checkpoints_a_failure_is_the_end() -> None:
     async with sage.Environment("plain") as env:
         env.from_source(Numbers, count=1000).map(Failing(500)).collect()

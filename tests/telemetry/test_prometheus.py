@@ -9,6 +9,7 @@ import sys
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from sage_actor.telemetry.checkpoint_counters import CheckpointCounters
 from sage_actor.telemetry.counters import JobMetrics, OperatorCounters, TaskCounters
 from sage_actor.telemetry.prometheus import CONTENT_TYPE, render
 
@@ -85,3 +86,29 @@ def test_import_loads_neither_prometheus_client_nor_structlog() -> None:
         "print(sorted({'prometheus_client', 'structlog', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_checkpoints_restarts_pauses_and_late_records() -> None:
+    counters = TaskCounters([OperatorCounters("window", records_in=9, late=2)])
+    counters.snapshot_pause.record(1_500_000)
+    checkpoints = CheckpointCounters()
+    checkpoints.complete(3, seconds=0.5, nbytes=10, now_ms=1_000)
+    checkpoints.complete(4, seconds=0.25, nbytes=20, now_ms=5_000)
+    checkpoints.fail()
+    told = {**JobMetrics.of([counters.snapshot()], seconds=1.0), "attempts": 3, "checkpoints": checkpoints.snapshot()}
+    begun = {**told, "attempts": 0, "checkpoints": CheckpointCounters().snapshot()}
+    found = samples(render({"job": told, "begun": begun, "plain": metrics()}, now_ms=7_000))
+    job = labels(job="job")
+    assert found["sage_checkpoints_total"] == {job: 2, labels(job="begun"): 0}
+    assert found["sage_checkpoint_failures_total"][job] == 1
+    assert found["sage_checkpoint_seconds_total"][job] == 0.75
+    assert found["sage_checkpoint_newest"] == {job: 4}, "of a job without one nothing is said"
+    assert found["sage_checkpoint_newest_seconds"] == {job: 0.25}
+    assert found["sage_checkpoint_newest_bytes"] == {job: 20}
+    assert found["sage_checkpoint_age_seconds"] == {job: 2.0}
+    assert found["sage_restarts_total"] == {job: 2, labels(job="begun"): 0, labels(job="plain"): 0}
+    own = {"job": "job", "operator": "window", "task": "0"}
+    assert found["sage_late_total"][labels(**own)] == 2
+    assert found["sage_snapshot_pause_seconds_count"][labels(**own)] == 1
+    assert found["sage_snapshot_pause_seconds_bucket"][labels(**own, le="0.001")] == 0
+    assert found["sage_snapshot_pause_seconds_bucket"][labels(**own, le="0.002")] == 1

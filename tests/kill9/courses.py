@@ -57,7 +57,7 @@ def sleep_and_wake(scenario: Scenario, point: str, passage: int, *, late: bool) 
         old.signal_all(signal.SIGCONT)
     refused(scenario, old)
     scenario.outcome.kills += 1
-    code = new.wait() if not code else code
+    code = code or new.wait()
     if code:
         scenario.problem(f"the second run ended with {code}: {new.said[-1500:]}")
     scenario.count(old)
@@ -91,28 +91,33 @@ def run_out_of_room(scenario: Scenario, fill: Callable[[Path], None], free: Call
     first.kill()
     scenario.outcome.kills += 1
     scenario.look(first, ended=False)
-    for early in (True, False):
-        before = digests(scenario.folder)
-        if early:
-            fill(scenario.folder)
-        run = scenario.start(order, config={"restart.strategy": "none"})
-        if not early:
-            patiently(lambda: run.named("output") or run.process.poll() is not None, "the first output")
-            fill(scenario.folder)
-        code = run.wait()
-        ends = run.named("end")
-        error = ends[0]["error"] if ends else ""
-        if code != 1 or ends[0]["kind"] != "CheckpointError" or "No space left" not in error:
-            scenario.problem(f"without room it ended with {code}, {error!r}: {run.said[-500:]}")
-        scenario.outcome.notes.append(error.partition("\n")[0][:200])
-        after = digests(scenario.folder)
-        changed = [name for name in before.keys() & after.keys() if before[name] != after[name]]
-        gone = [name for name in before.keys() - after.keys() if early]
-        if changed or gone:
-            scenario.problem(f"without room it changed {changed} and removed {gone}")
-        scenario.look(run, ended=False)
-        free(scenario.folder)
+    fill(scenario.folder)
+    fails_for_want_of_room(scenario, order, None)
+    free(scenario.folder)
+    fails_for_want_of_room(scenario, order, fill)
+    free(scenario.folder)
     scenario.finish()
+
+
+def fails_for_want_of_room(scenario: Scenario, order: dict[str, object], fill: Callable[[Path], None] | None) -> None:
+    """One run; the disk is full already, or `fill` fills it once there is output."""
+    before = digests(scenario.folder)
+    run = scenario.start(order, config={"restart.strategy": "none"})
+    if fill is not None:
+        patiently(lambda: run.named("output") or run.process.poll() is not None, "the first output")
+        fill(scenario.folder)
+    code = run.wait()
+    ends = run.named("end")
+    error = ends[0]["error"] if ends else ""
+    if code != 1 or ends[0]["kind"] != "CheckpointError" or "No space left" not in error:
+        scenario.problem(f"without room it ended with {code}, {error!r}: {run.said[-500:]}")
+    scenario.outcome.notes.append(error.partition("\n")[0][:200])
+    after = digests(scenario.folder)
+    changed = [name for name in before.keys() & after.keys() if before[name] != after[name]]
+    gone = [name for name in before.keys() - after.keys() if fill is None]
+    if changed or gone:
+        scenario.problem(f"without room it changed {changed} and removed {gone}")
+    scenario.look(run, ended=False)
 
 
 def digests(folder: Path) -> dict[str, str]:

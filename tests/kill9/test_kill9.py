@@ -1,0 +1,25 @@
+"""The short part of the suite of real kills; `make kill9` runs all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).with_name("run.py")
+
+
+def run_cases(folder: Path, *names: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(RUN), *names, "--keep", str(folder)], capture_output=True, text=True, timeout=55, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lost = 0, duplicated = 0, disordered = 0, wrong = 0" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["between two sinks' commits", "a worker only, before a commit", "asleep before the manifest's name"])
+def test_killed_for_real_every_record_is_there_once_and_in_order(tmp_path: Path, name: str) -> None:
+    run_cases(tmp_path / "cases", name)
