@@ -128,3 +128,51 @@ async def run(keys: int, seconds: float, state: str, interval: float | None) -> 
             sizes[0] if sizes else 0,
             median([float(change) for change in changes]) if changes else 0.0,
         )
+
+
+def loss(on: Sequence[Stretch], off: Sequence[Stretch]) -> float:
+    """Per cent of throughput, the median over rounds."""
+    return median([100 * (1 - with_.rate / without.rate) for with_, without in zip(on, off, strict=True)])
+
+
+def measure(options: Options) -> Result:
+    """Throughput lost, pauses above those of the same job without checkpoints, bytes a checkpoint; both state backends."""
+    keys, seconds, interval = (20_000, 1.0, 0.2) if options.short else (1_000_000, 6.0, 1.0)
+    loop = "uvloop" if "uvloop" in LOOPS else "asyncio"
+    runs = {}
+    for state in STATES:
+        runs[state] = partial(on_loop, loop, partial(run, keys, seconds, state, interval))
+        runs[f"{state} without"] = partial(on_loop, loop, partial(run, keys, seconds, state, None))
+    taken = interleaved(options.rounds, runs)
+    detail: dict[str, object] = {"loop": loop}
+    met = True
+    losses: dict[str, float] = {}
+    for state in STATES:
+        on, off = taken[state], taken[f"{state} without"]
+        losses[state] = loss(on, off)
+        pause = median([with_.pause - without.pause for with_, without in zip(on, off, strict=True)])
+        hot = keys // 100
+        met = met and losses[state] < LOSS and pause < PAUSE
+        detail[state] = {
+            "records_a_second": median([stretch.rate for stretch in on]),
+            "loss_percent": losses[state],
+            "pause_above_probe_ms": pause,
+            "probe_pause_ms": median([stretch.pause for stretch in off]),
+            "frozen_ms_at_most": median([stretch.frozen for stretch in on]),
+            "checkpoints": median([float(stretch.checkpoints) for stretch in on]),
+            "seconds_each": median([stretch.seconds for stretch in on]),
+            "first_bytes_per_key": median([stretch.first_bytes / keys for stretch in on]),
+            "bytes_per_changed_key": median([stretch.bytes_each / hot for stretch in on]),
+        }
+    worst = max(losses, key=lambda state: losses[state])
+    return Result(
+        "checkpoint",
+        "rec/s",
+        median([stretch.rate for stretch in taken[worst]]),
+        median([stretch.rate for stretch in taken[f"{worst} without"]]),
+        ratio_floor=1 - losses[worst] / 100,
+        target=f"loss under {LOSS:g} %, longest pause under {PAUSE:g} ms above the probe's own, bytes in proportion to what changed",
+        met=None if options.short else met,
+        note=f"shown: {worst}; floor and probe: the same job without checkpoints; a pause is the time between two batches at the sink",
+        detail=detail,
+    )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from sage_actor._core.batch import BARRIER, Marker
+from sage_actor._core.batch import BARRIER, WATERMARK, Marker
 from sage_actor._core.frame import FrameHeader
 from sage_actor._core.stable_hash import key_group
 from sage_actor.checkpoint.log import CheckpointLog
@@ -24,7 +24,7 @@ from sage_actor.checkpoint.storage import CheckpointStorage
 from sage_actor.dataflow.source import NotReady
 from sage_actor.dataflow.two_phase_commit import TwoPhaseCommitSink
 from sage_actor.operators.sink_stage import SinkStage
-from sage_actor.runtime import channels, gate_loop, source_loop, task, task_host, valve
+from sage_actor.runtime import channels, gate_loop, routing, source_loop, task, task_host, valve
 from sage_actor.state import operator_state, restoring
 from sage_actor.stream.results import Collected
 from sage_actor.testing import progression
@@ -36,16 +36,31 @@ Replacement = tuple[object, str, Any]
 """Owner, attribute, and what stands there instead."""
 
 
-def barrier_overtakes() -> list[Replacement]:
-    async def snapshot_at(self: Any, checkpoint: int) -> None:
-        if checkpoint <= self.snapshots.latest:
-            return
-        frozen = await self._freeze(checkpoint)
-        await self._mark(Marker(BARRIER, checkpoint))
-        await self.flush()
-        self.snapshots.save(checkpoint, frozen)
+def _marks_overtake(kind: int) -> list[Replacement]:
+    original = routing.Router.mark
 
-    return [(task.Task, "snapshot_at", snapshot_at)]
+    async def mark(self: Any, marker: Marker) -> None:
+        if marker.kind != kind:
+            await original(self, marker)
+            return
+        for channel in self.channels:
+            channel.mark(marker)
+
+    async def snapshot_at(self: Any, checkpoint: int) -> None:
+        if checkpoint > self.snapshots.latest:
+            frozen = await self._freeze(checkpoint)
+            await self._mark(Marker(BARRIER, checkpoint))
+            self.snapshots.save(checkpoint, frozen)
+
+    async def flush(self: Any) -> None:
+        if self.pending_watermark > self.sent_watermark:
+            self.sent_watermark = self.pending_watermark
+            await self._mark(Marker(WATERMARK, self.sent_watermark))
+        for router in self.routers:
+            await router.flush()
+
+    late = (task.Task, "snapshot_at", snapshot_at) if kind == BARRIER else (task.Task, "flush", flush)
+    return [(routing.Router, "mark", mark), late]
 
 
 def alignment_does_not_hold() -> list[Replacement]:
@@ -71,16 +86,6 @@ def records_before_the_barrier_miss_the_snapshot() -> list[Replacement]:
         self.snapshots.save(checkpoint, await original(self, checkpoint))
 
     return [(task.Task, "snapshot_at", snapshot_at)]
-
-
-def snapshot_after_later_records() -> list[Replacement]:
-    original = gate_loop.GateLoop._take
-
-    async def take(self: Any, items: list[tuple[int, Any]]) -> None:
-        late = [item for item in items if item[1].__class__ is Marker and item[1].kind == BARRIER]
-        await original(self, [item for item in items if item not in late] + late)
-
-    return [(gate_loop.GateLoop, "_take", take)]
 
 
 def commits_beyond() -> list[Replacement]:
@@ -242,17 +247,6 @@ def the_end_does_not_wait_for_the_last_commit() -> list[Replacement]:
     return [(task.Task, "_finish_snapshots", finish_snapshots)]
 
 
-def watermarks_overtake() -> list[Replacement]:
-    async def flush(self: Any) -> None:
-        if self.pending_watermark > self.sent_watermark:
-            self.sent_watermark = self.pending_watermark
-            await self._mark(Marker(task.WATERMARK, self.sent_watermark))
-        for router in self.routers:
-            await router.flush()
-
-    return [(task.Task, "flush", flush)]
-
-
 def watermarks_of_the_fastest_channel() -> list[Replacement]:
     def combine(self: Any) -> int:
         return self._rise(max(state.watermark for state in self.channels))  # type: ignore[no-any-return]
@@ -268,10 +262,9 @@ def sources_begin_anew() -> list[Replacement]:
 
 
 MUTANTS: dict[str, Callable[[], list[Replacement]]] = {
-    "a barrier overtakes records": barrier_overtakes,
+    "a barrier overtakes records": functools.partial(_marks_overtake, BARRIER),
     "alignment does not hold": alignment_does_not_hold,
     "a snapshot is taken behind its barrier": records_before_the_barrier_miss_the_snapshot,
-    "a snapshot holds later records": snapshot_after_later_records,
     "commits go beyond the checkpoint": commits_beyond,
     "what a lost notification was about is never committed": commits_only_the_last,
     "a commit is made twice": sink_is_not_idempotent,
@@ -291,7 +284,7 @@ MUTANTS: dict[str, Callable[[], list[Replacement]]] = {
     "key groups are wrongly divided on rescale": key_groups_are_wrongly_divided,
     "collected results are not reset": collected_results_are_not_reset,
     "the end does not wait for the last commit": the_end_does_not_wait_for_the_last_commit,
-    "a watermark overtakes records": watermarks_overtake,
+    "a watermark overtakes records": functools.partial(_marks_overtake, WATERMARK),
     "the fastest channel decides event time": watermarks_of_the_fastest_channel,
 }
 

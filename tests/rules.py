@@ -58,6 +58,7 @@ def order(rule: str) -> tuple[str, int, str]:
 
 
 def main() -> int:
+    sys.path.insert(0, str(HERE.parent))  # some tests hold the benchmarks' own queries against an oracle
     collector = Collector()
     # Without the reporter its options are unknown, so the project's usual ones are replaced.
     options = ["--override-ini", "addopts=--import-mode=importlib --strict-markers", "-p", "no:terminal", "-p", "no:cacheprovider"]

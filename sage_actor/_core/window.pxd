@@ -12,8 +12,13 @@ cdef enum:
     DIRTY = 2      # changed since the last freeze
     SAVED = 4      # part of a freeze, so its removal must be reported
     FIRED = 8      # sessions: has given its result
+    FROZEN = 16    # its object is part of a snapshot that has not come to it yet
+
+    CUSTOM = 4     # kinds: the user's functions, and all records for them
+    RECORDS = 5
 
     SLICE = 1000   # entries in a slice of frozen content
+    TURN = 4000    # slots to fire or to remove in one call
 
 
 cdef int64_t integer(object value) except? -1
@@ -26,7 +31,7 @@ cdef struct Slot:
     int64_t first, end   # sessions only: start <= time < end
     int64_t number       # the count, the integer, or the bits of the float
     uint32_t entry       # of the key
-    int32_t next         # of the same pane, of the same key (sessions), or of the free ones; -1 ends
+    int32_t next         # of the same pane, of the same key (sessions), or of the free ones; -1 ends. Frozen: its own number
     uint32_t generation  # of sessions: entries of the heap made before this are void
     uint8_t form
     uint8_t flags
@@ -43,16 +48,24 @@ cdef struct Removed:
     int64_t place
 
 
+cdef class WindowTable
+
+
 cdef class FrozenWindows:
     cdef KeyedFold keys
     cdef Slot* slots
     cdef Py_ssize_t count, at
-    cdef dict objects  # by number of the slot, where its number is not the value
+    cdef WindowTable table  # whose objects are still to be read; None once that is over
+    cdef bint replaced      # by another freeze
+    cdef dict kept          # by number of the slot: objects as they were before they changed
     cdef Removed* removed
     cdef Py_ssize_t gone, gone_at
     cdef bint sessions, whole
     cdef object deleted
     cdef object key_of(self, uint32_t entry)
+    cdef Py_ssize_t take(self, WindowTable table, int32_t at, Py_ssize_t count) noexcept
+    cdef object object_of(self, int32_t at)
+    cdef int leave(self) except -1
 
 
 cdef class WindowTable:
@@ -62,7 +75,10 @@ cdef class WindowTable:
     cdef int64_t lateness
     cdef int kind
     cdef bint busy, whole, sessions, tracking
-    cdef object result_type, deleted, kind_name
+    cdef object result_type, deleted
+    cdef object create, function, merge, finish, copy  # of the kinds with the user's functions; else None
+    cdef FrozenWindows frozen
+    cdef Py_ssize_t left  # of this turn
     cdef KeyedFold keys
     cdef KeyInfo* info
     cdef Py_ssize_t info_room, live_keys
@@ -76,7 +92,7 @@ cdef class WindowTable:
     cdef Py_ssize_t removed_count, removed_room
     cdef list results, times, befores
     cdef object before
-    cdef int begin(self, object kind, object lateness, object whole, object result_type, object deleted) except -1
+    cdef int begin(self, object kind, object lateness, object whole, object result_type, object deleted, object functions) except -1
     cdef Py_ssize_t entry_at(self, list keys, Py_ssize_t index, KeysAhead* ahead) except -1
     cdef Py_ssize_t entry_of(self, object key) except -1
     cdef int cover(self, Py_ssize_t entry) except -1
@@ -86,6 +102,10 @@ cdef class WindowTable:
     cdef int free_slot(self, int32_t at) except -1
     cdef int drop_slot(self, int32_t at) except -1
     cdef int touch(self, int32_t at) except -1
+    cdef int keep(self, int32_t at) except -1
+    cdef int put(self, int32_t at, object value) except -1
+    cdef object first_of(self, object value)
+    cdef object next_of(self, int32_t at, object value)
     cdef int store(self, int32_t at, object value) except -1
     cdef object content(self, int32_t at)
     cdef int add(self, int32_t at, object value, bint fresh) except -1

@@ -1,8 +1,10 @@
-"""Windows over a batch for the built-in aggregates: a table look-up or two per record, in C. The contract is in window.pyi.
+"""Windows over a batch: a table look-up or two per record in C, and one call of the user's function if there is one. The contract is in
+window.pyi.
 
 Keys are interned in the table of a `KeyedFold` (key_table.h), which gives each a small number; everything else goes by that
 number. A slot holds the running value of one key in one pane (pane_windows.pyx) or of one session (session_windows.pyx). Slots are
-a plain C array, so freezing for a snapshot is a copy of memory, and what was changed since the last one stands in a list.
+a plain C array, so freezing for a snapshot is a copy of memory, and what was changed since the last one stands in a list. Values that
+are objects are not copied then, as they can be large: one that changes before the snapshot has come to it is kept first, as it was.
 """
 
 cimport cython
@@ -53,7 +55,7 @@ cdef int COUNT = 0
 cdef int SUM = 1
 cdef int MIN = 2
 cdef int MAX = 3
-cdef dict KINDS = {"count": COUNT, "sum": SUM, "min": MIN, "max": MAX}
+cdef dict KINDS = {"count": COUNT, "sum": SUM, "min": MIN, "max": MAX, "custom": CUSTOM, "records": RECORDS}
 
 cdef int64_t LARGEST = 1LL << 62   # of a timestamp
 cdef str WHOLE = ""                # stands for the key where there are none
@@ -113,10 +115,45 @@ cdef class FrozenWindows:
     cdef object key_of(self, uint32_t entry):
         return WHOLE if self.whole else <object> self.keys.table.entries[entry].key
 
+    cdef Py_ssize_t take(self, WindowTable table, int32_t at, Py_ssize_t count) noexcept:
+        """One more slot of the table."""
+        self.slots[count] = table.slots[at]
+        self.slots[count].next = at
+        if table.slots[at].form == OBJECT:
+            table.slots[at].flags |= FROZEN
+        return count + 1
+
+    cdef object object_of(self, int32_t at):
+        if at in self.kept:
+            return self.kept.pop(at)
+        self.table.slots[at].flags &= ~FROZEN
+        return self.table.objects[at]
+
+    cdef int leave(self) except -1:
+        """Nothing more is to be kept."""
+        cdef WindowTable table = self.table
+        cdef Py_ssize_t at
+        self.table = None
+        if table is None:
+            return 0
+        if table.frozen is self:
+            table.frozen = None
+        for at in range(self.at, self.count):
+            if self.slots[at].form == OBJECT and self.slots[at].next not in self.kept:
+                table.slots[self.slots[at].next].flags &= ~FROZEN
+        self.kept = {}
+        return 0
+
+    def close(self) -> None:
+        self.leave()
+        self.at, self.gone_at = self.count, self.gone
+
     def __next__(self) -> list:
         cdef list entries = []
         cdef Slot* slot
         cdef object value
+        if self.replaced:
+            raise SageError("frozen windows were read on after the windows had been frozen again")
         while self.gone_at < self.gone and len(entries) < SLICE:
             place = PyLong_FromLongLong(self.removed[self.gone_at].place)
             entries.append(((self.key_of(self.removed[self.gone_at].entry), place), self.deleted))
@@ -124,7 +161,7 @@ cdef class FrozenWindows:
         while self.at < self.count and len(entries) < SLICE:
             slot = self.slots + self.at
             if slot.form == OBJECT:
-                value = self.objects[self.at]
+                value = self.object_of(slot.next)
             elif slot.form == INTEGER:
                 value = PyLong_FromLongLong(slot.number)
             else:
@@ -134,6 +171,7 @@ cdef class FrozenWindows:
             entries.append(((self.key_of(slot.entry), PyLong_FromLongLong(slot.place)), value))
             self.at += 1
         if not entries:
+            self.leave()
             raise StopIteration
         return entries
 
@@ -155,14 +193,16 @@ cdef class WindowTable:
         PyMem_Free(self.dirty)
         PyMem_Free(self.removed)
 
-    cdef int begin(self, object kind, object lateness, object whole, object result_type, object deleted) except -1:
-        if kind not in KINDS:
-            raise SageError(f"a window kernel is one of {', '.join(KINDS)}, not {kind!r}")
+    cdef int begin(self, object kind, object lateness, object whole, object result_type, object deleted, object functions) except -1:
+        if kind not in KINDS or (KINDS[kind] >= CUSTOM) != (functions is not None):
+            raise SageError(f"a window kernel is one of {', '.join(KINDS)}, the last two with functions; not {kind!r} with {functions!r}")
         if not issubclass(result_type, tuple) or result_type.__itemsize__ != tuple.__itemsize__ \
                 or result_type.__basicsize__ != tuple.__basicsize__:
             raise SageError(f"the type of window results must be a plain subclass of tuple, not {result_type!r}")
         self.kind = KINDS[kind]
-        self.kind_name = kind
+        if functions is not None:
+            self.create, self.function, self.merge = functions.create, functions.add, functions.merge
+            self.finish, self.copy = functions.finish, functions.copy
         self.lateness = lateness
         self.whole = whole
         self.result_type = result_type
@@ -281,6 +321,8 @@ cdef class WindowTable:
     cdef int free_slot(self, int32_t at) except -1:
         cdef Slot* slot = self.slots + at
         cdef object last = None
+        if slot.flags & FROZEN:
+            self.keep(at)
         slot.flags = 0
         slot.generation += 1
         slot.next = self.free
@@ -321,12 +363,55 @@ cdef class WindowTable:
 
     # running values
 
+    cdef int keep(self, int32_t at) except -1:
+        """The object is about to change: the snapshot has it as it is now."""
+        cdef object value = self.objects[at]
+        self.slots[at].flags &= ~FROZEN
+        if self.copy is not None:
+            try:
+                value = self.copy(value)
+            except Exception:
+                pass  # the snapshot fails with it, and says which it is
+        if self.frozen is not None:
+            self.frozen.kept[at] = value
+        return 0
+
+    cdef int put(self, int32_t at, object value) except -1:
+        """Store an object as it is."""
+        if self.slots[at].flags & FROZEN:
+            self.keep(at)
+        while len(self.objects) <= at:
+            self.objects.append(None)
+        self.slots[at].form = OBJECT
+        self.objects[at] = value
+        return 0
+
+    cdef object first_of(self, object value):
+        """What a window of the user's functions holds after its first record."""
+        if self.kind == RECORDS:
+            return [value]
+        return value if self.create is None else self.function(self.create(), value)
+
+    cdef object next_of(self, int32_t at, object value):
+        """What it holds with one more; maybe the same object."""
+        if self.slots[at].flags & FROZEN:
+            self.keep(at)
+        cdef object held = self.objects[at]
+        if self.kind == RECORDS:
+            (<list> held).append(value)
+            return held
+        return self.function(held, value)
+
     cdef int store(self, int32_t at, object value) except -1:
         cdef int overflow = 0
         cdef Slot* slot = self.slots + at
         cdef int64_t number
         cdef object last = None
         cdef bint held = slot.form == OBJECT
+        if self.kind >= CUSTOM:
+            return self.put(at, value)
+        if slot.flags & FROZEN:
+            self.keep(at)
         if PyLong_CheckExact(value) or (self.kind == SUM and PyBool_Check(value)):
             number = PyLong_AsLongLongAndOverflow(value, &overflow)
             if not overflow:
@@ -411,9 +496,13 @@ cdef class WindowTable:
         cdef Slot* slot = self.slots + at
         cdef Slot* from_slot = self.slots + other
         cdef long long total
+        cdef object part
         if self.kind == COUNT:
             slot.number += from_slot.number
             return 0
+        if self.kind >= CUSTOM:
+            part = self.copy(self.objects[other])  # other windows need it unchanged
+            return self.put(at, part if fresh else self.merge(self.objects[at], part))
         if from_slot.form == INTEGER and (fresh or slot.form == INTEGER):
             if fresh:
                 slot.number = from_slot.number
@@ -432,12 +521,20 @@ cdef class WindowTable:
     # results
 
     cdef inline int emit(self, int32_t at, object key, object start, object end, object time) except -1:
-        self.results.append(window_result(self.result_type, key, start, end, self.content(at)))
+        cdef object value
+        if self.kind >= CUSTOM:
+            if self.slots[at].flags & FROZEN:
+                self.keep(at)
+            value = self.finish(self.objects[at], key, start, end)
+        else:
+            value = self.content(at)
+        self.results.append(window_result(self.result_type, key, start, end, value))
         self.times.append(time)
         self.befores.append(self.before)
         return 0
 
     cdef int advance_to(self, int64_t watermark) except -1:
+        """Fire and remove; 0 if the turn is over before that is done: the next call must go on with it, and `firing` says so."""
         raise NotImplementedError
 
     cdef int take_record(self, Py_ssize_t entry, int64_t time, object value, int64_t watermark) except -1:
@@ -453,7 +550,7 @@ cdef class WindowTable:
     def run(
         self, keys, values, list timestamps not None, list watermarks not None, Py_ssize_t start,
         list results not None, list times not None, list befores not None, list late not None,
-    ) -> None:
+    ) -> int:
         cdef Py_ssize_t size = len(timestamps), index, entry
         # Copies: the code of a record (its `+`, its key's ==) must not change what is being walked over.
         cdef list key_column = None if keys is None else keys[:]
@@ -468,16 +565,21 @@ cdef class WindowTable:
         self.enter()
         ahead.first = ahead.size = 0
         ahead.results = False
+        self.left = TURN
         self.results, self.times, self.befores = results, times, befores
         try:
-            self.compact()
+            if not self.firing:
+                self.compact()
             for index in range(start, size):
                 self.index = index
                 mark = watermarks[index]
                 if mark is not last_mark:
                     watermark = integer(mark)
                     if watermark >= self.next_due:
-                        self.advance_to(watermark)
+                        if not self.advance_to(watermark):
+                            return index
+                        if self.left < 0:
+                            self.left = 0
                     if watermark > self.watermark:
                         self.watermark = watermark
                     else:
@@ -489,23 +591,27 @@ cdef class WindowTable:
                     value = value_column[index]
                 if self.take_record(entry, time, value, watermark):
                     late.append(index)
+            return size
         finally:
             self.busy = False
             self.results = self.times = self.befores = None
 
-    def advance(self, watermark, list results not None, list times not None, list befores not None) -> None:
+    def advance(self, watermark, list results not None, list times not None, list befores not None) -> bool:
         cdef int64_t reached = integer(watermark)
-        if reached <= self.watermark:
-            return
-        if reached >= self.next_due:
+        if reached <= self.watermark and not self.firing:
+            return True
+        if reached >= self.next_due or self.firing:
             self.enter()
+            self.left = TURN
             self.results, self.times, self.befores = results, times, befores
             try:
-                self.advance_to(reached)
+                if not self.advance_to(reached):
+                    return False
             finally:
                 self.busy = False
                 self.results = self.times = self.befores = None
         self.watermark = reached
+        return True
 
     # snapshots
 
@@ -522,24 +628,23 @@ cdef class WindowTable:
         frozen.slots = <Slot*> PyMem_Malloc(((self.live if full else self.dirty_count) + 1) * sizeof(Slot))
         if frozen.slots == NULL:
             raise MemoryError()
-        frozen.objects = {}
+        if self.frozen is not None:
+            self.frozen.replaced = True
+            self.frozen.leave()
+        self.frozen = frozen
+        frozen.table = self
+        frozen.kept = {}
         if full:
             for at in range(<int32_t> self.used):
                 if self.slots[at].flags & LIVE:
                     self.slots[at].flags = (self.slots[at].flags & ~DIRTY) | SAVED
-                    frozen.slots[count] = self.slots[at]
-                    if self.slots[at].form == OBJECT:
-                        frozen.objects[count] = self.objects[at]
-                    count += 1
+                    count = frozen.take(self, at, count)
         else:
             for index in range(self.dirty_count):
                 at = self.dirty[index]
                 if self.slots[at].flags & LIVE and self.slots[at].flags & DIRTY:
                     self.slots[at].flags = (self.slots[at].flags & ~DIRTY) | SAVED
-                    frozen.slots[count] = self.slots[at]
-                    if self.slots[at].form == OBJECT:
-                        frozen.objects[count] = self.objects[at]
-                    count += 1
+                    count = frozen.take(self, at, count)
             frozen.removed, frozen.gone = self.removed, self.removed_count
             self.removed = NULL
             self.removed_room = 0

@@ -81,7 +81,7 @@ def _differences(uid: str, saved: OperatorManifest, operator: _Operator, paralle
         yield StateMismatch(
             operator.name,
             f"uid {uid!r} was saved by an operator of kind {saved.kind!r}, and is now of kind {operator.kind!r}",
-            "give the new operator a uid of its own, and set allow_unmatched=True to let the old state go",
+            "give the new operator a uid of its own, and set 'checkpoint.allow_unmatched': True to let the old state go",
         )
         return
     kinds = {name: table.kind for part in saved.parts for name, table in part.tables.items()}
@@ -119,5 +119,5 @@ def _unmatched(uid: str, saved: OperatorManifest, planned: dict[str, _Operator],
     return StateMismatch(
         saved.name,
         f"the checkpoint holds state of {uid!r} ({saved.kind}), and no operator of the dataflow has this uid or name",
-        f"{hint}set allow_unmatched=True to let the state go",
+        f"{hint}set 'checkpoint.allow_unmatched': True to let the state go",
     )

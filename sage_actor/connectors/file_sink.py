@@ -80,6 +80,8 @@ class FileSink(Sink[object]):
         """Create or continue the file. Raises `ConnectorError` if that is refused."""
         if context.parallelism > 1:
             self._path = _numbered(self._options.path, context.subtask_index)
+        # What was written before the checkpoint that the job goes on from is not written again.
+        self._append = self._options.append or context.restored
         # Not abandoned half-way: a file that was opened must be closed, so the result is kept whatever comes.
         self._begin(self._open)
         await self._settle()
@@ -91,10 +93,10 @@ class FileSink(Sink[object]):
             if folder:
                 os.makedirs(folder, exist_ok=True)
             compression = compression_of(path, options.compression)
-            old = os.path.getsize(path) if options.append and os.path.isfile(path) else 0
+            old = os.path.getsize(path) if self._append and os.path.isfile(path) else 0
             header = self._old_header() if old and options.format == "csv" and options.header else None
             self._encoder = make_encoder(options, header)
-            self._file = open_writer(path, compression, append=options.append, sync=options.sync)
+            self._file = open_writer(path, compression, append=self._append, sync=options.sync)
             if old and compression == "none" and not _ends_with_newline(path):
                 self._file.write(b"\n")
         except OSError as error:

@@ -26,6 +26,7 @@ class FunctionContext:
         parallelism: how many instances run side by side.
         worker: number of the worker that hosts it (0 is the process that started the job).
         settings: the job's settings as a flat mapping of dotted keys.
+        restored: whether the job goes on from a checkpoint, instead of beginning anew.
     """
 
     job: str
@@ -34,6 +35,7 @@ class FunctionContext:
     parallelism: int = 1
     worker: int = 0
     settings: Mapping[str, object] = field(default_factory=lambda: dict[str, object]())
+    restored: bool = False
 
     @property
     def state(self) -> StateAccess:

@@ -58,4 +58,5 @@ class TaskSetting:
 
     def context(self, operator: str) -> FunctionContext:
         """The context of one operator of this task."""
-        return FunctionContext(self.job, operator, self.index, self.parallelism, self.worker, self.flat)
+        restored = self.restored_from is not None
+        return FunctionContext(self.job, operator, self.index, self.parallelism, self.worker, self.flat, restored)

@@ -85,8 +85,9 @@ class Coordinator:
         """Names of sources that no second attempt could read again; nobody asks where there is no second attempt."""
         if not self.restarts.possible:
             return []
+        checkpoints = bool(self.settings.snapshot_mode)
         operators = {operator.id: operator for chain in self.plan.chains for operator in chain.operators if operator.kind == "source"}
-        return [operator.name for operator in operators.values() if not keep_pristine(operator.options)]
+        return [operator.name for operator in operators.values() if not keep_pristine(operator.options, checkpoints=checkpoints)]
 
     def launch(self) -> None:
         """Start the job in the background; the task is held strongly and is nobody's child."""
@@ -163,13 +164,14 @@ class Coordinator:
                 error = await self._attempt()
                 if error is None or self.cancelled or self.stopping:
                     break
-                pause = self.restarts.judge(error, self.clock.monotonic())
+                begun = self.storage is None or self.start is not None
+                pause = self.restarts.judge(error, self.clock.monotonic()) if begun else None  # a wrong place stays wrong
                 if pause is None:
                     break
                 if self.unrepeatable:
                     error.add_note(
-                        f"the job was not restarted: what {', '.join(self.unrepeatable)} reads can be read only once; give from_source a "
-                        "Source class, or a collection"
+                        f"the job was not restarted: what {', '.join(self.unrepeatable)} reads cannot be read again from "
+                        "where the checkpoint was; give from_source a collection, or a Source class with position and seek"
                     )
                     break
                 EVENTS.warning("job restarts in %.3g s after: %s", pause, error, extra={"job": self.job.id})

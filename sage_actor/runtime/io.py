@@ -182,12 +182,16 @@ def classify_source(given: Any, config: Mapping[str, Any] | None, keywords: Mapp
     raise GraphError(f"source: {given!r} is neither a Source nor (async) iterable")
 
 
-def keep_pristine(options: dict[str, Any]) -> bool:
-    """Before a job that may be restarted: whether its source can be read again from the start, or from a position.
+def keep_pristine(options: dict[str, Any], *, checkpoints: bool) -> bool:
+    """Before a job that may be restarted: whether its source can be read again, from the start or (with checkpoints) a position.
 
     Iterators are gone once they have been read, and so is a `Source` object that cannot be copied.
     """
     given: Any = options["source"]
+    if isinstance(given, type) or isinstance(given, Source):
+        cls: Any = given if isinstance(given, type) else type(given)
+        if checkpoints and cls.seek is Source.seek and cls.assign is Source.assign:
+            return False
     if isinstance(given, type):
         return True
     if isinstance(given, Source):

@@ -144,6 +144,8 @@ def _read(task: Task, uid: str, state: str, key: Any) -> Any:
         if state != FOLD:
             raise StateError(operator.name, state, f"there is no state of that name; the operator has {FOLD!r}")
         accumulator = fold.table.get(key, NOTHING)
+        if accumulator is NOTHING and fold.spilled is not None:
+            accumulator = fold.spilled.table.get(key, NOTHING)
         return fold.aggregate.result(accumulator) if fold.kind == "aggregate" and accumulator is not NOTHING else accumulator
     states = task.snapshots.states.get(uid)
     if states is None:

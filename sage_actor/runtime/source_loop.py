@@ -53,7 +53,7 @@ class SourceLoop:
             await self.source.open(task.setting.context(self.operator.name))
             if task.mode:
                 self.state = await task.setting.open_state(self.operator)
-                if task.snapshots.is_restored:
+                if task.snapshots.knows(self.operator):
                     taken = self.state.list("taken", mode="union").items
                     self.taken = max(taken, default=0)
                     await self.source.assign(list(self.state.list("splits", mode="split").items))

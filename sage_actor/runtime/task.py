@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -324,6 +325,7 @@ class Task:
 
     async def _close(self, *, quietly: bool) -> None:
         first: BaseException | None = None
+        cancelled: asyncio.CancelledError | None = None
         closers: list[Callable[[], Awaitable[None]]] = [stage.close for stage in self.stages]
         if isinstance(self.loop, SourceLoop):
             closers.insert(0, self.loop.close)
@@ -333,9 +335,13 @@ class Task:
                 await close()
             except Exception as error:  # noqa: BLE001 - every part is closed; the first error is raised below
                 first = first or (error if isinstance(error, OperatorError) else self._close_error(error))
+            except asyncio.CancelledError as error:
+                cancelled = error  # hurry, but leave nothing open
         if quietly:
             self.gate.close()
-        elif first is not None:
+        if cancelled is not None:
+            raise cancelled
+        if first is not None and not quietly:
             raise first
 
     def _close_error(self, error: BaseException) -> BaseException:

@@ -98,6 +98,10 @@ class TaskSnapshots:
         """Whether the attempt started from a checkpoint."""
         return bool(self.setting.restored)
 
+    def knows(self, operator: Operator) -> bool:
+        """Whether that checkpoint has the operator; one that was added since begins at its beginning."""
+        return state_uid(operator) in self.setting.restored
+
     async def open_state(self, operator: Operator) -> OperatorState:
         """The state of one operator, restored if there is something to restore."""
         uid = state_uid(operator)

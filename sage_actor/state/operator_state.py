@@ -237,7 +237,7 @@ class OperatorState:
             raise StateMismatch(
                 self.operator,
                 f"saved state {names} is not declared any more",
-                "declare it in open() under that name, or allow it to be dropped: allow_unmatched=True",
+                "declare it in open() under that name, or allow it to be dropped: 'checkpoint.allow_unmatched': True",
             )
         for name, table in self._restored.tables.items():
             if table is None and self._store is not None:

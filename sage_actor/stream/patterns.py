@@ -32,7 +32,7 @@ class PatternStream(DataStream[tuple[K, dict[str, list[T]]]], Generic[K, T]):
     ) -> DataStream[R]:
         """What a function of the key and of the events by step makes of each match."""
         check_plain(function, "select")
-        return self.map(Selection(function), name=name or "select", parallelism=parallelism, on_error=on_error)
+        return self.map(Selection(function), name=name, parallelism=parallelism, on_error=on_error)
 
     def timeout_output(self, tag: OutputTag[tuple[K, dict[str, list[T]]]]) -> Self:
         """Put beginnings from which nothing came before `Pattern.within` ended them into a side output, as ``(key, {step name: events})``.

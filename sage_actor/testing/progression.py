@@ -211,12 +211,12 @@ class Course:
             for parallelism in chance.choice(LADDERS)
         ]
         self.shuffled = chance.random() < 0.5
-        self.busy = chance.choice((0.0, 0.0, 5e-5, 5e-4))
+        self.busy = chance.choice((0.0, 0.0, 1e-4, 2e-3))
         self.collected: list[Any] = []
         self.settings = {
             "checkpoint.dir": "checkpoints",
             "checkpoint.interval": chance.choice((0.1, 0.3)),
-            "checkpoint.timeout": 2.0,
+            "checkpoint.timeout": 2.0 + 20_000 * self.busy,
             "checkpoint.tolerated": 3,
             "checkpoint.retained": chance.choice((1, 3)),
             "restart.strategy": "fixed-delay",

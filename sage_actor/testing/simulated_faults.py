@@ -43,9 +43,10 @@ class PlannedFault:
         at: the virtual second; for kills, functions and lost messages: at the how manyeth occasion, counted from when the fault
             before it of the same kind has struck.
         point: of a kill: one of `KILL_POINTS`.
-        scope: of a kill and a stall: ``process`` (the one that passes; of a stall, a worker), ``job`` (the owner; its workers follow),
-            ``machine`` (everything, and what the disk had not synced is lost).
-        amount: seconds that it lasts; milliseconds that the clock is set ahead.
+        scope: of a kill: ``process`` (the one that passes), ``job`` (the owner; its workers follow), ``machine`` (everything, and what the
+            disk had not synced is lost), or ``zombie``: the owner stands still, is replaced, and goes on; of a stall: ``process`` (a
+            worker) or ``job``.
+        amount: seconds that it lasts, or that a notification is late (0: it is lost); milliseconds that the clock is set ahead.
     """
 
     kind: FaultKind
@@ -56,12 +57,14 @@ class PlannedFault:
 
     def __str__(self) -> str:
         when = f"at second {self.at:.3f}"
+        if self.kind == "kill" and self.scope == "zombie":
+            return f"the job stands still at passage {self.at:g} of {self.point!r}"
         if self.kind == "kill":
             return f"kill the {self.scope} at passage {self.at:g} of {self.point!r}"
         if self.kind == "function":
             return f"a function raises at its call {self.at:g}"
         if self.kind in ("acknowledgement", "notification"):
-            return f"{self.kind} {self.at:g} is lost"
+            return f"{self.kind} {self.at:g} " + (f"is {self.amount:.3f} s late" if self.amount else "is lost")
         if self.kind in COUNTED:
             return f"{self.kind} at occasion {self.at:g}"
         if self.kind == "task":
@@ -89,7 +92,7 @@ class FaultRates:
     functions: int = 2
     stalls: int = 1
     acknowledgements: int = 2
-    notifications: int = 2
+    notifications: int = 6
     frames: int = 2
     disk: int = 1
     clocks: int = 1
@@ -121,7 +124,9 @@ def draw_faults(seed: int, rates: FaultRates) -> list[PlannedFault]:
         for _ in some(rates.stalls)
     ]
     faults += [PlannedFault("acknowledgement", chance.randint(1, 12)) for _ in some(rates.acknowledgements)]
-    faults += [PlannedFault("notification", chance.randint(1, 8)) for _ in some(rates.notifications)]
+    faults += [
+        PlannedFault("notification", chance.randint(1, 8), amount=chance.choice((0.0, chance.random()))) for _ in some(rates.notifications)
+    ]
     faults += [
         PlannedFault(chance.choice(("lost frame", "doubled frame", "old frame")), chance.randint(1, 60)) for _ in some(rates.frames)
     ]
@@ -133,7 +138,7 @@ def draw_faults(seed: int, rates: FaultRates) -> list[PlannedFault]:
 
 
 def _kill(chance: random.Random, rates: FaultRates) -> PlannedFault:
-    scope = "process" if chance.random() >= rates.whole else chance.choice(("job", "machine"))
+    scope = "process" if chance.random() >= rates.whole else chance.choice(("job", "machine", "zombie"))
     return PlannedFault("kill", chance.randint(1, 6), point=chance.choice(rates.points), scope=scope)
 
 

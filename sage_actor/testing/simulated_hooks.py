@@ -89,8 +89,11 @@ def _make_host(site: Site, original: Any) -> Any:
 
 def _order(site: Site, original: Any) -> Any:
     def order(host: TaskHost, kind: str, payload: Any, tasks: set[int] | None) -> None:
-        if kind != "complete" or not site.occurs("notification"):
+        fault = site.occurs("notification") if kind == "complete" else None
+        if fault is None:
             original(host, kind, payload, tasks)
+        elif fault.amount:
+            site.loop.call_later(fault.amount, original, host, kind, payload, tasks)
 
     return order
 

@@ -98,21 +98,25 @@ class Site:
         return not process.alive
 
     async def pass_through(self, point: str) -> None:
-        """The same; never returns if the process was killed."""
+        """The same; never returns if the process was killed, and only later if it stands still."""
         if self.passed(point):
             await stand_still()
+        process = PROCESS.get()
+        if process is not None and process.stalled:
+            await asyncio.sleep(0)
 
-    def occurs(self, kind: str) -> bool:
-        """Whether this occasion is one at which a fault of that kind strikes."""
+    def occurs(self, kind: str) -> PlannedFault | None:
+        """The fault of that kind that strikes at this occasion, if one does."""
         planned = self._occasions[kind]
         if not planned:
-            return False
+            return None
         self._passages[kind] += 1
         if self._passages[kind] < planned[0].at:
-            return False
+            return None
         self._passages[kind] = 0
-        self.happened.append(f"{self.loop.time():.3f} {planned.popleft()}")
-        return True
+        fault = planned.popleft()
+        self.happened.append(f"{self.loop.time():.3f} {fault}")
+        return fault
 
     def _meddle(self, frame: bytes) -> Sequence[bytes]:
         header, _ = decode(frame)
@@ -129,12 +133,16 @@ class Site:
         return () if header.kind == DATA and self.occurs("lost frame") else (frame,)
 
     def crash(self, process: SimulatedProcess, scope: str) -> None:
-        """Kill a process, the job that it belongs to, or the machine with all jobs."""
+        """Kill a process, the job that it belongs to, or the machine with all jobs; or make the job a zombie."""
+        owner = next((other for other in self.processes.all if process in other.children), process)
+        if scope == "zombie":
+            self.counts["zombies"] += 1
+            self.processes.stall(owner, None)
+            return
         self.counts["crashes"] += 1
         if scope == "process":
             self.processes.crash(process)
         elif scope == "job":
-            owner = next((other for other in self.processes.all if process in other.children), process)
             self.processes.crash(owner)
             if process is not owner:
                 self.processes.crash(process)

@@ -60,7 +60,7 @@ def test_what_fits_passes() -> None:
 @pytest.mark.rule("F10")
 def test_state_without_operator_is_refused_unless_allowed() -> None:
     changed = plan(sum=("fold", "totals"), read=("source", None))
-    with pytest.raises(StateMismatch, match=r"'total'.*no operator.*'sum'.*uid='total'.*allow_unmatched=True") as refusal:
+    with pytest.raises(StateMismatch, match=r"'total'.*no operator.*'sum'.*uid='total'.*allow_unmatched': True") as refusal:
         validate(MANIFEST, changed, Settings())
     assert refusal.value.operator == "sum"
     validate(MANIFEST, changed, Settings(allow_unmatched=True))

@@ -26,9 +26,15 @@ def call(*arguments: str, home: Path | None = None, **variables: str) -> subproc
 
 
 @pytest.fixture(scope="module")
-def sage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sage]:
+def supervisor_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of the supervisor of `sage`."""
+    return tmp_path_factory.mktemp("cli") / "home"
+
+
+@pytest.fixture(scope="module")
+def sage(supervisor_home: Path) -> Iterator[Sage]:
     """Commands beside a running supervisor, which they find by themselves."""
-    home = tmp_path_factory.mktemp("cli") / "home"
+    home = supervisor_home
     command = [sys.executable, "-m", "sage_actor", "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"SAGE_ACTOR_HOME": str(home)}
@@ -73,6 +79,77 @@ def test_stopping(sage: Sage, tmp_path: Path) -> None:
     done = sage("stop", "forever", "--cancel")
     assert done.returncode == 0
     assert re.fullmatch(r"forever \([0-9a-f]{12}\): cancelled\n", done.stdout)
+
+
+COUNTING = """
+import asyncio, sys
+from pathlib import Path
+import sage_actor as sage
+
+class Numbers(sage.Source):
+    place = 0
+    async def read(self, limit):
+        await asyncio.sleep(0.001)
+        if self.place < 100:
+            self.place += 10
+            return list(range(self.place - 10, self.place))
+        return None if Path(sys.argv[1]).exists() else []
+    def position(self):
+        return self.place
+    async def seek(self, position):
+        print("goes on at", position, flush=True)
+        self.place = position
+
+def drop(pair):
+    if pair[1] == 50:
+        print("counted", pair[0], flush=True)
+
+env = sage.LocalEnvironment("counting", config={"checkpoint.interval": "20ms"})
+env.from_source(Numbers, bounded=False).key_by(lambda n: n % 2).count(name="counts").sink(drop)
+env.execute()
+"""
+
+
+def take_savepoint(home: Path, *arguments: str) -> str:
+    program = "import typer; from sage_actor.cli.savepoint import savepoint; typer.run(savepoint)"
+    command = [sys.executable, "-c", program, *arguments]
+    environment = os.environ | {"SAGE_ACTOR_HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, env=environment, check=True, cwd=home).stdout.strip()
+
+
+def test_a_savepoint_from_outside_and_a_job_that_goes_on_from_it(sage: Sage, supervisor_home: Path, tmp_path: Path) -> None:
+    script = tmp_path / "counting.py"
+    script.write_text(COUNTING)
+
+    def submit(*options: str) -> str:
+        return sage("submit", *options, str(script), str(tmp_path / "go")).stdout.strip()
+
+    def until_log(job_id: str, text: str) -> None:
+        while text not in sage("logs", job_id).stdout:
+            told = next(job for job in json.loads(sage("jobs", "--json").stdout) if job["id"] == job_id)
+            assert told["status"] in ("created", "running"), sage("logs", job_id).stdout
+
+    job_id = submit()
+    for key in (0, 1):
+        until_log(job_id, f"counted {key}")
+    kept = take_savepoint(supervisor_home, job_id, "--target", "kept")
+    assert Path(kept).is_relative_to(supervisor_home / "kept"), "a relative folder is meant from where one stands"
+    last = take_savepoint(supervisor_home, job_id, "--stop")
+    while json.loads(sage("jobs", "--json").stdout)[-1]["status"] == "running":
+        pass
+    told = json.loads(sage("jobs", "--json").stdout)[-1]
+    assert (told["id"], told["status"], told["dataflows"][0]["status"]) == (job_id, "finished", "finished")
+    line = next(line for line in sage("jobs").stdout.splitlines() if line.startswith(job_id))
+    assert re.search(r" \d+ \(\d+ s ago\) ", line), "number and age of the newest checkpoint"
+
+    for options in (("--restore", kept), ("--restore", last)):
+        again = submit(*options)
+        until_log(again, "goes on at 100")
+        assert sage("stop", again, "--cancel").returncode == 0
+    again = submit("--resume")
+    until_log(again, "goes on at 100")
+    (tmp_path / "go").touch()
+    assert sage("stop", again).stdout == f"counting ({again}): finished\n"
 
 
 def test_wrong_words_are_refused(sage: Sage, tmp_path: Path) -> None:

@@ -242,6 +242,7 @@ def test_credit_counts_records_bytes_and_the_line(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.rule("F1", "F5")
 @pytest.mark.rule("F43")
 def test_a_barrier_ends_its_channels_part_of_a_drain_so_that_it_can_be_held() -> None:
     gate = Gate(2)
@@ -356,6 +357,7 @@ def test_closing_drops_what_is_queued_and_wakes_everyone(run: Run) -> None:
     ),
     st.integers(1, 3),
 )
+@pytest.mark.rule("F1", "F5")
 def test_aligned_barriers_never_deadlock_at_capacity_one(scripts: list[list[Any]], barriers: int) -> None:
     """Each sender puts batches, watermarks and the same number of barriers; the consumer aligns: nothing hangs, nothing is lost."""
 

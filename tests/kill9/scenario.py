@@ -200,7 +200,9 @@ class Scenario:
         self.look(run, ended=True)
         self.outcome.replayed -= run.settings.progressions * run.settings.length
         if not run.process.returncode:
-            self.outcome.problems += [f"left behind: {name}" for name in leftovers(self.folder)]
+            left = leftovers(self.folder)
+            if left:
+                self.problem(f"left behind: {left[0]}" + (f" and {len(left) - 1} more" if left[1:] else ""))
 
     def play(self) -> None:
         """The runs."""

@@ -138,10 +138,18 @@ async def test_every_kind_of_state_can_be_read_wherever_its_key_lives(backend: s
         await cancelled(job)
 
 
-@pytest.mark.parametrize("backend", ["local", "process"])
+@pytest.mark.parametrize(
+    ("backend", "config"),
+    [
+        ("local", {}),
+        ("local", {"checkpoint_interval": "1h"}),
+        ("process", {"checkpoint_interval": "1h"}),
+        ("local", {"checkpoint_every": 7, "state_backend": "rocksdb"}),
+    ],
+)
 @pytest.mark.asyncio
-async def test_folds_are_read_under_the_name_fold(backend: str) -> None:
-    async with asyncio.timeout(50), environment("folds", backend, 3, checkpoint_interval="1h") as env:
+async def test_folds_are_read_under_the_name_fold(backend: str, config: dict[str, Any]) -> None:
+    async with asyncio.timeout(50), environment("folds", backend, 3, **config) as env:
         stream = env.from_source(Endless, RECORDS).key_by(first)
         stream.count(name="count").sink(drop)
         stream.sum(word_length, name="sum").sink(drop)

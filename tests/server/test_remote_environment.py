@@ -165,9 +165,6 @@ def test_state_and_savepoints_of_a_running_job(running: Running, tmp_path: Path)
     assert flow.restored_from is not None
     assert flow.checkpoints["completed"] >= 1
     assert flow.pause_p99 > 0
-    (tmp_path / "go").touch()
-    with pytest.raises(JobFailed, match="nothing to restore"):
-        counted(running, "asked", tmp_path / "go", restore=str(tmp_path / "nowhere")).execute()
 
 
 def test_a_key_is_json(running: Running, tmp_path: Path) -> None:

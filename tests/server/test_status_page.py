@@ -44,6 +44,47 @@ def test_it_shows_jobs_their_errors_and_output(running: Running, tmp_path: Path)
     client.cancel(live.id)
 
 
+RESTARTS = b"""
+import asyncio
+import sage_actor as sage
+
+class Numbers(sage.Source):
+    place = 0
+    async def read(self, limit):
+        await asyncio.sleep(0.01)
+        self.place += 1
+        return [self.place]
+    def position(self):
+        return self.place
+    async def seek(self, position):
+        self.place = position
+
+def checked(n):
+    if n == 30:
+        raise ValueError("<i>thirty</i>")
+    return n
+
+env = sage.LocalEnvironment("numbers", config={"checkpoint.interval": "20ms", "restart.delay": "60s"})
+env.from_source(Numbers, bounded=False).map(checked, name="checked").sink(lambda n: None)
+env.execute()
+"""
+
+
+def test_it_shows_why_a_job_restarts_and_its_checkpoints(running: Running, tmp_path: Path) -> None:
+    client = running.client
+    job = client.submit("restarts", "script", RESTARTS, directory=str(tmp_path))
+    while client.job(job.id, wait=0.02).status != "restarting":
+        assert not client.job(job.id).ended_for_good, client.logs(job.id)
+    (flow,) = client.job(job.id).dataflows
+    seen = page(f"{running.link}&job={job.id}", tmp_path / "profile")
+    assert '<span class="badge restarting">restarting</span>' in seen
+    assert "ValueError: &lt;i&gt;thirty&lt;/i&gt;" in seen
+    assert "(attempt 2)" in seen
+    assert f"{flow.checkpoints['newest']}, " in seen.partition('id="flows"')[2]
+    assert "the beginning" in seen
+    client.cancel(job.id)
+
+
 def test_without_the_token_it_shows_nothing_and_says_what_it_needs(running: Running, tmp_path: Path) -> None:
     seen = page(f"http://{running.address}/", tmp_path / "none")
     assert "not signed in" in seen

@@ -300,7 +300,7 @@ async def test_what_can_be_read_only_once_is_not_restarted(tmp_path: Path) -> No
         with pytest.raises(sage.OperatorError) as caught:
             await job.wait()
     assert job.attempts == 1
-    assert "read only once" in caught.value.__notes__[0]
+    assert "cannot be read again" in caught.value.__notes__[0]
 
 
 @simulated

@@ -145,6 +145,7 @@ async def test_calls_of_one_key_run_one_at_a_time_in_order(parallelism: int) -> 
     batch=st.integers(1, 5),
     policy=st.sampled_from(["skip", "dead_letter"]),
 )
+@pytest.mark.rule("F34")
 def test_any_schedule_answers_each_record_once(data: list[int], concurrency: int, ordered: bool, batch: int, policy: Any) -> None:
     async def call(value: int) -> int:
         for _ in range(value % 4):
@@ -164,6 +165,7 @@ def test_any_schedule_answers_each_record_once(data: list[int], concurrency: int
     assert (out if ordered else sorted(out)) == (expected if ordered else sorted(expected))
 
 
+@pytest.mark.rule("F34")
 @pytest.mark.asyncio
 @pytest.mark.parametrize("timeout", [0.01, "10ms"])
 async def test_a_call_past_its_timeout_fails_by_policy(timeout: Any) -> None:
