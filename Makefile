@@ -4,12 +4,15 @@ BACKEND ?= local
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SOAK ?= 600
+SEEDS ?= 5000
+KILL9_ARGS ?=
+MUTANTS_ARGS ?=
 
 RUN := .venv/bin/python
 INSTALL := $(PYTHON) install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format examples bench rules docs soak wheel-test clean
+.PHONY: help venv demo test check format examples bench rules docs soak kill9 mutants progression wheel-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +62,18 @@ docs:  ## run every program and check every reference in README.md, docs/ and th
 soak:  ## ten minutes of random load on the actor system (SOAK=20 for seconds)
 	@$(INSTALL) test
 	@$(RUN) tests/soak.py --seconds $(SOAK)
+
+kill9:  ## real processes killed with -9 at named points and at random: lost, duplicated, disordered
+	@$(INSTALL) test
+	@$(RUN) tests/kill9/run.py $(KILL9_ARGS)
+
+mutants:  ## faults planted in the engine, and the seed at which the simulation finds each
+	@$(INSTALL) test
+	@$(RUN) tests/mutants.py $(MUTANTS_ARGS)
+
+progression:  ## five thousand simulated crashes: lost, duplicated, disordered (SEEDS=5000)
+	@$(INSTALL) test
+	@$(RUN) tests/simulation/progression.py --seeds $(SEEDS)
 
 wheel-test:  ## sdist, wheel from the sdist, a bare environment, another folder
 	@$(INSTALL) test

@@ -1,7 +1,7 @@
 """Deliberate faults, planted into the engine one at a time: each must be found by the progression test within 300 seeds.
 
-    python tests/mutants.py            # the table: mutant, found at which seed, what was seen
-    python tests/mutants.py -k timers  # those whose name contains a word
+python tests/mutants.py            # the table: mutant, found at which seed, what was seen
+python tests/mutants.py -k timers  # those whose name contains a word
 """
 
 from __future__ import annotations
@@ -149,10 +149,10 @@ def position_of_a_prefetched_batch() -> list[Replacement]:
     original = source_loop.SourceLoop._wait_for_read
 
     async def wait_for_read(self: Any, source: Any, limit: int) -> Any:
-        got = await original(self, source, limit)
-        if got is not None and not isinstance(got, NotReady) and self.read is None:
-            self.read = asyncio.ensure_future(source.read(limit))
-            self.read.add_done_callback(lambda _: self.task.wake())
+        ahead = vars(self).pop("ahead", None)
+        got = await original(self, source, limit) if ahead is None else ahead
+        if got is not None and not isinstance(got, NotReady):
+            self.ahead = await source.read(limit)
         return got
 
     return [(source_loop.SourceLoop, "_wait_for_read", wait_for_read)]
@@ -325,9 +325,7 @@ def main() -> int:
     missed = 0
     print(f"{'mutant':<56}{'seed':>5}{'s':>7}  what was seen")
     with ProcessPoolExecutor(arguments.processes) as pool:
-        for name, (seed, seen, seconds) in zip(
-            names, pool.map(hunt, names, [arguments.seeds] * len(names)), strict=True
-        ):
+        for name, (seed, seen, seconds) in zip(names, pool.map(hunt, names, [arguments.seeds] * len(names)), strict=True):
             missed += seed is None
             print(f"{name:<56}{'-' if seed is None else seed:>5}{seconds:>7.1f}  {seen[:110] or 'NOT FOUND'}", flush=True)
     print(f"{len(names) - missed} of {len(names)} found within {arguments.seeds} seeds")

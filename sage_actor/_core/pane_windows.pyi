@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sage_actor._core.window import WindowKind, WindowTable
+from sage_actor._core.window import WindowFunctions, WindowKind, WindowTable
 
 class PaneWindows(WindowTable):
     """Tumbling (every == size) and sliding windows; 0 <= offset < every <= size. Panes are shared by the windows over them."""
@@ -18,4 +18,6 @@ class PaneWindows(WindowTable):
         whole: bool = False,
         result_type: type[tuple[Any, ...]],
         deleted: object,
+        functions: WindowFunctions | None = None,
+        separate: bool = False,
     ) -> None: ...

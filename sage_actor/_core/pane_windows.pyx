@@ -9,12 +9,21 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
-from sage_actor._core.window cimport LIVE, WindowTable, grown, integer
+from sage_actor._core.window cimport CUSTOM, FROZEN, LIVE, WindowTable, grown, integer
 
 from sage_actor.errors import SageError
 
 cdef extern from *:
     object PyLong_FromLongLong(long long number)
+
+cdef enum:
+    NEXT          # phases of firing: which window is due next
+    FIRE
+    ADD
+    TOTALS
+    NEXT_REMOVAL  # which pane is over
+    REMOVE
+    OVER
 
 cdef int64_t FAR = (1LL << 62) + (1LL << 61)  # beyond every end of a window
 
@@ -37,18 +46,24 @@ cdef inline int64_t ceil_divide(int64_t number, int64_t by) noexcept nogil:
 cdef class PaneWindows(WindowTable):
     """Tumbling and sliding windows."""
 
-    def __init__(self, kind, size, every, offset, *, lateness=0, whole=False, result_type, deleted):
+    def __init__(self, kind, size, every, offset, *, lateness=0, whole=False, result_type, deleted, functions=None, separate=False):
         cdef int64_t left, right
-        self.begin(kind, lateness, whole, result_type, deleted)
+        self.begin(kind, lateness, whole, result_type, deleted, functions)
         self.size, self.every, self.offset = size, every, offset
         if not 1 <= self.every <= self.size or not 0 <= self.offset < self.every:
             raise SageError(f"no windows of size {size}, every {every}, offset {offset}")
         left, right = self.size, self.every
         while right:
             left, right = right, left % right
+        self.separate = separate and self.size > self.every
+        if self.kind >= CUSTOM and self.merge is None and self.size > self.every and not self.separate:
+            raise SageError("windows that overlap share what they hold only if it can be merged")
         self.width = left
         self.per_step = self.every // left
         self.per_size = self.size // left
+        if self.separate:
+            self.width = self.every
+            self.per_step = self.per_size = 1
         self.table = <uint32_t*> PyMem_Calloc(64, sizeof(uint32_t))
         if self.table == NULL:
             raise MemoryError()
@@ -192,81 +207,144 @@ cdef class PaneWindows(WindowTable):
                 self.next_due = over
         return 0
 
+    # firing, in turns
+
     cdef int advance_to(self, int64_t watermark) except -1:
-        cdef int64_t end
-        self.firing = True
-        self.before = PyLong_FromLongLong(self.watermark)
-        while True:
-            end = self.next_end()
-            if end == INT64_MAX or end - 1 > watermark:
-                break
-            self.fire(end)
-            self.watermark = end - 1
-        if watermark > self.watermark:
-            self.watermark = watermark
-        self.purge(watermark)
+        if not self.firing:
+            self.firing = True
+            self.before = PyLong_FromLongLong(self.watermark)
+            self.phase = NEXT
+        while self.phase != OVER:
+            if self.left <= 0:
+                return 0
+            if self.phase == NEXT:
+                self.begin_next(watermark)
+            elif self.phase == FIRE:
+                self.fire_some()
+            elif self.phase == ADD:
+                self.add_some()
+            elif self.phase == TOTALS:
+                self.fire_totals()
+            elif self.phase == REMOVE:
+                self.remove_some()
+            else:
+                self.begin_removal(watermark)
         self.look()
         self.now_at = -1
         self.firing = False
+        return 1
+
+    cdef int begin_next(self, int64_t watermark) except -1:
+        """Turn to the next window that is due."""
+        cdef int64_t end = self.next_end(), number
+        self.left -= 1
+        if end == INT64_MAX or end - 1 > watermark:
+            if watermark > self.watermark:
+                self.watermark = watermark
+            self.phase = NEXT_REMOVAL
+            return 0
+        number = floor_divide(end - self.size - self.offset, self.width)
+        self.end = end
+        self.pane = self.lower(number)
+        self.slot = self.panes[self.pane].first
+        self.total_first = self.total_last = -1
+        self.phase = FIRE if self.per_size == 1 else ADD
         return 0
 
-    cdef int fire(self, int64_t end) except -1:
+    cdef int fire_some(self) except -1:
+        """Results of a window that is one pane."""
+        cdef int64_t end = self.end
         cdef object start = PyLong_FromLongLong(end - self.size), stop = PyLong_FromLongLong(end), time = PyLong_FromLongLong(end - 1)
-        cdef int64_t number = floor_divide(end - self.size - self.offset, self.width)
-        cdef Py_ssize_t at = self.lower(number)
-        cdef int32_t slot, total, first = -1, last = -1
+        while self.slot >= 0:
+            if self.left <= 0:
+                return 0
+            self.left -= 1
+            self.emit(self.slot, self.key_of(self.slots[self.slot].entry), start, stop, time)
+            self.slot = self.slots[self.slot].next
+        self.watermark = end - 1
+        self.phase = NEXT
+        return 0
+
+    cdef int add_some(self) except -1:
+        """Add the panes of a window up, key by key."""
+        cdef int64_t over = floor_divide(self.end - self.size - self.offset, self.width) + self.per_size
+        cdef int32_t total
         cdef uint32_t entry
         cdef bint fresh
-        if self.per_size == 1:
-            slot = self.panes[at].first
-            while slot >= 0:
-                self.emit(slot, self.key_of(self.slots[slot].entry), start, stop, time)
-                slot = self.slots[slot].next
-            return 0
-        while at < self.pane_end and self.panes[at].number < number + self.per_size:
-            slot = self.panes[at].first
-            while slot >= 0:
-                entry = self.slots[slot].entry
+        while True:
+            while self.slot >= 0:
+                if self.left <= 0:
+                    return 0
+                self.left -= 1
+                entry = self.slots[self.slot].entry
                 total = self.info[entry].total
                 fresh = total < 0
                 if fresh:
                     total = self.new_slot(entry, 0)  # on loan: not LIVE, so in no snapshot
                     self.info[entry].total = total
-                    if last < 0:
-                        first = total
+                    if self.total_last < 0:
+                        self.total_first = total
                     else:
-                        self.slots[last].next = total
-                    last = total
-                self.combine(total, slot, fresh)
-                slot = self.slots[slot].next
-            at += 1
-        while first >= 0:
-            total = first
-            first = self.slots[total].next
-            entry = self.slots[total].entry
-            self.emit(total, self.key_of(entry), start, stop, time)
-            self.info[entry].total = -1
-            self.free_slot(total)
+                        self.slots[self.total_last].next = total
+                    self.total_last = total
+                self.combine(total, self.slot, fresh)
+                self.slot = self.slots[self.slot].next
+            self.pane += 1
+            if self.pane >= self.pane_end or self.panes[self.pane].number >= over:
+                break
+            self.slot = self.panes[self.pane].first
+        self.phase = TOTALS
         return 0
 
-    cdef int purge(self, int64_t watermark) except -1:
-        """Remove the panes all of whose windows are over for good (F21)."""
-        cdef int32_t slot, following
-        while self.pane_first < self.pane_end:
-            if self.last_end(self.panes[self.pane_first].number) - 1 + self.lateness > watermark:
-                break
-            slot = self.panes[self.pane_first].first
-            while slot >= 0:
-                following = self.slots[slot].next
-                if self.info[self.slots[slot].entry].slot == slot:
-                    self.info[self.slots[slot].entry].slot = -1
-                self.forget_slot(slot)
-                self.drop_slot(slot)
-                slot = following
-            self.pane_first += 1
+    cdef int fire_totals(self) except -1:
+        """Results of a window that is several panes."""
+        cdef int64_t end = self.end
+        cdef object start = PyLong_FromLongLong(end - self.size), stop = PyLong_FromLongLong(end), time = PyLong_FromLongLong(end - 1)
+        cdef int32_t total
+        cdef uint32_t entry
+        while self.total_first >= 0:
+            if self.left <= 0:
+                return 0
+            self.left -= 1
+            total = self.total_first
+            entry = self.slots[total].entry
+            self.emit(total, self.key_of(entry), start, stop, time)
+            self.total_first = self.slots[total].next
+            self.info[entry].total = -1
+            self.free_slot(total)
+        self.watermark = end - 1
+        self.phase = NEXT
+        return 0
+
+    cdef int begin_removal(self, int64_t watermark) except -1:
+        """Turn to the next pane all of whose windows are over for good (F21)."""
         if self.pane_first == self.pane_end:
             self.pane_first = self.pane_end = 0
+            self.phase = OVER
+        elif self.last_end(self.panes[self.pane_first].number) - 1 + self.lateness > watermark:
+            self.phase = OVER
+        else:
+            self.slot = self.panes[self.pane_first].first
+            self.phase = REMOVE
         return 0
+
+    cdef int remove_some(self) except -1:
+        cdef int32_t slot
+        while self.slot >= 0:
+            if self.left <= 0:
+                return 0
+            self.left -= 1
+            slot = self.slot
+            self.slot = self.slots[slot].next
+            if self.info[self.slots[slot].entry].slot == slot:
+                self.info[self.slots[slot].entry].slot = -1
+            self.forget_slot(slot)
+            self.drop_slot(slot)
+        self.pane_first += 1
+        self.phase = NEXT_REMOVAL
+        return 0
+
+    # records
 
     cdef inline int32_t slot_for(self, Py_ssize_t entry, int64_t pane, bint* fresh) except -1:
         cdef int32_t at = self.info[entry].slot
@@ -298,6 +376,8 @@ cdef class PaneWindows(WindowTable):
         cdef int32_t at
         cdef bint fresh
         cdef int64_t pane
+        if self.separate:
+            return self.take_separately(entry, time, value, watermark)
         if self.now_at < 0 or time < self.now_start or time >= self.now_start + self.width:
             pane = floor_divide(time - self.offset, self.width)
             self.now_start = pane * self.width + self.offset
@@ -311,11 +391,54 @@ cdef class PaneWindows(WindowTable):
             self.look()
         elif self.now_late <= watermark:
             return 1
-        at = self.slot_for(entry, self.now_pane, &fresh)
-        self.add(at, value, fresh)
+        if self.kind >= CUSTOM:
+            at = self.take_custom(entry, self.now_pane, value)
+        else:
+            at = self.slot_for(entry, self.now_pane, &fresh)
+            self.add(at, value, fresh)
         self.touch(at)
         if self.now_fired <= watermark and self.lateness:
             self.fire_again(entry, self.now_pane, watermark)
+        return 0
+
+    cdef int32_t take_custom(self, Py_ssize_t entry, int64_t pane, object value) except -1:
+        cdef int32_t at = self.info[entry].slot
+        cdef bint fresh
+        if at < 0 or self.slots[at].place != pane:
+            at = self.find_slot(entry, pane)
+        if at < 0:
+            value = self.first_of(value)  # before anything shows: it may fail
+            at = self.slot_for(entry, pane, &fresh)
+        else:
+            value = self.next_of(at, value)
+        self.put(at, value)
+        return at
+
+    cdef int take_separately(self, Py_ssize_t entry, int64_t time, object value, int64_t watermark) except -1:
+        """Add a record to each of its windows that is not over for good: first all that can fail, then all that shows."""
+        cdef int64_t newest = floor_divide(time - self.offset, self.every), end
+        cdef int64_t first = floor_divide(time - self.offset - self.size, self.every) + 1, window
+        cdef int32_t at
+        cdef bint fresh
+        cdef list held = []
+        while first <= newest and self.first_end(first) - 1 + self.lateness <= watermark:
+            first += 1
+        if first > newest:
+            return 1
+        for window in range(first, newest + 1):
+            at = self.find_slot(entry, window)
+            held.append(self.first_of(value) if at < 0 else self.next_of(at, value))
+        for window in range(first, newest + 1):
+            at = self.slot_for(entry, window, &fresh)
+            self.put(at, held[window - first])
+            self.touch(at)
+        self.before = PyLong_FromLongLong(watermark)
+        for window in range(first, newest + 1):
+            end = self.first_end(window)
+            if end - 1 > watermark:
+                break
+            at = self.find_slot(entry, window)
+            self.emit(at, self.key_of(entry), PyLong_FromLongLong(end - self.size), PyLong_FromLongLong(end), PyLong_FromLongLong(end - 1))
         return 0
 
     cdef int fire_again(self, Py_ssize_t entry, int64_t pane, int64_t watermark) except -1:
@@ -330,15 +453,18 @@ cdef class PaneWindows(WindowTable):
                 number = floor_divide(end - self.size - self.offset, self.width)
                 total = self.new_slot(entry, 0)
                 fresh = True
-                for one in range(number, number + self.per_size):
-                    slot = self.find_slot(entry, one)
-                    if slot >= 0:
-                        self.combine(total, slot, fresh)
-                        fresh = False
-                self.emit(
-                    total, self.key_of(entry), PyLong_FromLongLong(end - self.size), PyLong_FromLongLong(end), PyLong_FromLongLong(end - 1)
-                )
-                self.free_slot(total)
+                try:
+                    for one in range(number, number + self.per_size):
+                        slot = self.find_slot(entry, one)
+                        if slot >= 0:
+                            self.combine(total, slot, fresh)
+                            fresh = False
+                    self.emit(
+                        total, self.key_of(entry),
+                        PyLong_FromLongLong(end - self.size), PyLong_FromLongLong(end), PyLong_FromLongLong(end - 1),
+                    )
+                finally:
+                    self.free_slot(total)
             end += self.every
         return 0
 

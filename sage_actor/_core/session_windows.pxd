@@ -20,4 +20,5 @@ cdef class SessionWindows(WindowTable):
     cdef int look(self) noexcept
     cdef int unlink(self, int32_t at) noexcept
     cdef int emit_session(self, int32_t at) except -1
+    cdef int merge_sessions(self, int32_t at, int32_t other) except -1
     cdef int settle(self, int32_t at, int64_t watermark) except -1

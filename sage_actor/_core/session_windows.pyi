@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sage_actor._core.window import WindowKind, WindowTable
+from sage_actor._core.window import WindowFunctions, WindowKind, WindowTable
 
 class SessionWindows(WindowTable):
     """Sessions: records that follow each other by less than `gap`."""
@@ -16,4 +16,5 @@ class SessionWindows(WindowTable):
         whole: bool = False,
         result_type: type[tuple[Any, ...]],
         deleted: object,
+        functions: WindowFunctions | None = None,
     ) -> None: ...

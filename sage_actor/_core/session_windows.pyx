@@ -8,7 +8,7 @@ cimport cython
 from cpython.mem cimport PyMem_Free
 from libc.stdint cimport INT64_MAX, int32_t, int64_t
 
-from sage_actor._core.window cimport FIRED, LIVE, Slot, WindowTable, grown, integer
+from sage_actor._core.window cimport CUSTOM, FIRED, FROZEN, LIVE, RECORDS, Slot, WindowTable, grown, integer
 
 from sage_actor.errors import SageError
 
@@ -20,8 +20,8 @@ cdef extern from *:
 cdef class SessionWindows(WindowTable):
     """Sessions."""
 
-    def __init__(self, kind, gap, *, lateness=0, whole=False, result_type, deleted):
-        self.begin(kind, lateness, whole, result_type, deleted)
+    def __init__(self, kind, gap, *, lateness=0, whole=False, result_type, deleted, functions=None):
+        self.begin(kind, lateness, whole, result_type, deleted, functions)
         self.gap = gap
         self.sessions = True
         if self.gap < 1:
@@ -83,9 +83,13 @@ cdef class SessionWindows(WindowTable):
         cdef Due due
         cdef Slot* slot
         cdef int64_t last
-        self.firing = True
-        self.before = PyLong_FromLongLong(self.watermark)
+        if not self.firing:
+            self.firing = True
+            self.before = PyLong_FromLongLong(self.watermark)
         while self.heap_count and self.heap[0].time <= watermark:
+            if self.left <= 0:
+                return 0
+            self.left -= 1
             due = self.heap[0]
             self.pop()
             slot = self.slots + due.slot
@@ -113,7 +117,7 @@ cdef class SessionWindows(WindowTable):
         self.watermark = watermark
         self.look()
         self.firing = False
-        return 0
+        return 1
 
     cdef int unlink(self, int32_t at) noexcept:
         cdef int32_t* link = &self.info[self.slots[at].entry].slot
@@ -128,6 +132,20 @@ cdef class SessionWindows(WindowTable):
             at, self.key_of(slot.entry), PyLong_FromLongLong(slot.first), PyLong_FromLongLong(slot.end), PyLong_FromLongLong(slot.end - 1)
         )
 
+    cdef int merge_sessions(self, int32_t at, int32_t other) except -1:
+        """Add to one session what the other holds: the user's functions get the earlier one first."""
+        cdef object earlier, later
+        if self.kind < CUSTOM:
+            return self.combine(at, other, False)
+        if self.slots[at].flags & FROZEN:
+            self.keep(at)
+        if self.slots[other].flags & FROZEN:
+            self.keep(other)
+        earlier, later = self.objects[at], self.objects[other]
+        if self.slots[other].first < self.slots[at].first:
+            earlier, later = later, earlier
+        return self.put(at, earlier + later if self.kind == RECORDS else self.merge(earlier, later))
+
     cdef int take_record(self, Py_ssize_t entry, int64_t time, object value, int64_t watermark) except -1:
         cdef int64_t end = time + self.gap
         cdef int32_t at = -1, one = self.info[entry].slot, following
@@ -140,7 +158,7 @@ cdef class SessionWindows(WindowTable):
                 if at < 0:
                     at = one
                 else:
-                    self.combine(at, one, False)
+                    self.merge_sessions(at, one)
                     slot = self.slots + one
                     self.slots[at].first = min(self.slots[at].first, slot.first)
                     self.slots[at].end = max(self.slots[at].end, slot.end)
@@ -152,6 +170,8 @@ cdef class SessionWindows(WindowTable):
         if at < 0:
             if end - 1 + self.lateness <= watermark:
                 return 1
+            if self.kind >= CUSTOM:
+                value = self.first_of(value)  # before anything shows: it may fail
             at = self.new_slot(entry, time)
             slot = self.slots + at
             slot.flags = LIVE
@@ -160,7 +180,10 @@ cdef class SessionWindows(WindowTable):
             self.live += 1
             self.hold(entry)
             slot.end = end
-            self.add(at, value, True)
+            if self.kind >= CUSTOM:
+                self.put(at, value)
+            else:
+                self.add(at, value, True)
             if end - 1 > watermark:
                 self.push(end - 1, at)
                 return self.touch(at)

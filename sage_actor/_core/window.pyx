@@ -452,6 +452,8 @@ cdef class WindowTable:
         if self.kind == COUNT:
             slot.number += 1
             return 0
+        if self.kind >= CUSTOM:
+            return self.put(at, self.next_of(at, value))
         if fresh:
             return self.store(at, value)
         if self.kind == SUM:
@@ -578,8 +580,6 @@ cdef class WindowTable:
                     if watermark >= self.next_due:
                         if not self.advance_to(watermark):
                             return index
-                        if self.left < 0:
-                            self.left = 0
                     if watermark > self.watermark:
                         self.watermark = watermark
                     else:
@@ -619,6 +619,8 @@ cdef class WindowTable:
         cdef FrozenWindows frozen = FrozenWindows.__new__(FrozenWindows)
         cdef Py_ssize_t index, count = 0
         cdef int32_t at
+        if self.firing:
+            raise SageError("windows cannot be frozen in the middle of firing")
         frozen.keys = self.keys
         frozen.sessions = self.sessions
         frozen.whole = self.whole

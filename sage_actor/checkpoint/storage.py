@@ -116,11 +116,21 @@ class CheckpointStorage(PartFiles):
             own.attempt, own.next_checkpoint, manifest, parts_folder(own.attempt, own.token), *self._leftover(own), tuple(skipped)
         )
 
+    def _check_not_replaced(self, content: LogContent) -> None:
+        """An owner that ran before goes on only if nobody has taken over from it meanwhile, or even finished its job."""
+        own = self._own
+        if own is None:
+            return
+        newer = [entry.attempt for entry in content.attempts if entry.attempt > own.attempt]
+        if newer or own.slot not in content.entries:
+            raise Fenced(self.job, own.attempt, max(newer, default=own.attempt + 1))
+
     async def _take_over(self, *, resume: bool, restore: str, least: int) -> AttemptEntry:
         attempts, checkpoints = await self._used_in_parts()
         token = f"{current_random().getrandbits(48):012x}"
         for _ in range(_TRIES):
             content = self._content = await self._log.read()
+            self._check_not_replaced(content)
             generation = content.generation
             origin = restore
             if not resume or generation == 0 or content.ended(generation):

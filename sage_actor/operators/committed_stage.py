@@ -56,6 +56,6 @@ class CommittedStage(Stage):
         while self.pending and self.pending[0][0] <= checkpoint:
             number, records = self.pending.popleft()
             if number > self.handed_on[0]:
-                self.handed_on[0] = number
-                self.counters[0].records_out += len(records)
                 await self.deliver(Batch(records))
+                self.handed_on[0] = number  # not before: an attempt that ends while the reader is behind has handed nothing on
+                self.counters[0].records_out += len(records)

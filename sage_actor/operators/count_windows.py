@@ -8,7 +8,7 @@ from typing import Any
 from sage_actor._core.stable_hash import stable_hash
 from sage_actor.dataflow.watermarks import MAX_WATERMARK, MIN_WATERMARK
 from sage_actor.dataflow.windows import Count, TimeSpan, WindowResult
-from sage_actor.operators.window_contents import frozen_slices
+from sage_actor.operators.window_contents import TURN, Frozen
 from sage_actor.operators.window_values import WindowValues
 from sage_actor.state.pickling import dump, is_unchanging, load
 from sage_actor.state.store import DELETED, Entries
@@ -19,9 +19,11 @@ __all__ = ["CountWindows"]
 class Line:
     """The records of one key: how many there were, and the open windows, the oldest first."""
 
-    __slots__ = ("latest", "seen", "windows")
+    __slots__ = ("freezes", "key", "latest", "seen", "windows")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Any, freezes: int) -> None:
+        self.key = key
+        self.freezes = freezes
         self.seen = 0
         self.latest = 0
         self.windows: list[tuple[int, Any]] = []
@@ -39,7 +41,10 @@ class CountWindows:
         self.watermark = MIN_WATERMARK
         self.next_due = MAX_WATERMARK
         self.lines: dict[Any, Line] = {}
-        self.dirty: dict[Any, None] = {}
+        self.dirty: dict[Line, None] = {}
+        self.frozen: Frozen[Line] | None = None
+        self.freezes = 0
+        self.ending: Iterator[Line] | None = None
         self.tracking = False
 
     def __len__(self) -> int:
@@ -56,7 +61,7 @@ class CountWindows:
         times: list[int],
         befores: list[int],
         late: list[int],
-    ) -> None:
+    ) -> int:
         """As the kernels do it; results carry the time of the record that completes them, and none is late."""
         for index in range(start, len(timestamps)):
             self.index = index
@@ -64,7 +69,9 @@ class CountWindows:
             line = self.lines.get(key)
             if line is None:
                 stable_hash(key)  # refuses what is no key
-                line = Line()
+                line = Line(key, self.freezes)
+            elif self.frozen is not None:
+                self.frozen.keep(line)
             for result in self._take(key, line, None if values is None else values[index]):
                 results.append(result)
                 times.append(timestamps[index])
@@ -72,7 +79,8 @@ class CountWindows:
             self.lines[key] = line
             line.latest = timestamps[index]
             if self.tracking:
-                self.dirty[key] = None
+                self.dirty[line] = None
+        return len(timestamps)
 
     def _take(self, key: Any, line: Line, value: Any) -> list[WindowResult[Any, Any]]:
         windows = line.windows
@@ -94,25 +102,42 @@ class CountWindows:
         shown = None if self.whole else key
         return WindowResult(shown, start, end, self.values.result(accumulator, shown, TimeSpan(start, end)))
 
-    def advance(self, watermark: int, results: list[Any], times: list[int], befores: list[int]) -> None:
+    def advance(self, watermark: int, results: list[Any], times: list[int], befores: list[int]) -> bool:
         """Nothing, until the input has ended: then incomplete windows give results if that was asked for."""
         if watermark == MAX_WATERMARK and self.assigner.partial and self.watermark < MAX_WATERMARK:
             self.firing = True
-            for key, line in self.lines.items():
+            if self.ending is None:
+                self.ending = iter(self.lines.values())
+            for line in self.ending:
+                if self.frozen is not None:
+                    self.frozen.keep(line)
                 for start, accumulator in line.windows:
-                    results.append(self._result(key, start, line.seen, accumulator))
+                    results.append(self._result(line.key, start, line.seen, accumulator))
                     times.append(line.latest)
                     befores.append(self.watermark)
                 line.windows = []
+                if self.tracking:
+                    self.dirty[line] = None
+                if len(results) >= TURN:
+                    return False
             self.firing = False
+            self.ending = None
         self.watermark = max(self.watermark, watermark)
+        return True
 
     def freeze(self, *, full: bool) -> Iterator[Entries]:
-        """Accumulators that can be changed in place are pickled here, at once."""
-        keys = list(self.lines) if full or not self.tracking else list(self.dirty)
-        self.dirty.clear()
+        """See `Frozen`."""
+        if self.frozen is not None:
+            self.frozen.replace()
+        whole = full or not self.tracking
+        self.freezes += 1
+        dirty, self.dirty = self.dirty, {}
         self.tracking = True
-        return frozen_slices([], [((key, 0), self._frozen(self.lines[key])) for key in keys])
+        self.frozen = Frozen(self.freezes, (), [list(self.lines.values())] if whole else None, dirty, self._saved)
+        return self.frozen
+
+    def _saved(self, line: Line) -> tuple[Any, Any]:
+        return (line.key, 0), self._frozen(line)
 
     def _frozen(self, line: Line) -> tuple[int, int, bool, Any]:
         windows = tuple(line.windows)
@@ -128,7 +153,7 @@ class CountWindows:
             if value is DELETED:
                 self.lines.pop(key, None)
                 continue
-            line = self.lines[key] = Line()
+            line = self.lines[key] = Line(key, self.freezes)
             line.seen, line.latest, pickled, windows = value
             line.windows = list(load(windows) if pickled else windows)
 

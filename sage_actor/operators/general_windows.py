@@ -11,7 +11,7 @@ from sage_actor._core.stable_hash import stable_hash
 from sage_actor.dataflow.triggers import Trigger, TriggerAction
 from sage_actor.dataflow.watermarks import MAX_WATERMARK, MIN_WATERMARK
 from sage_actor.dataflow.windows import LARGEST_TIMESTAMP, Global, Session, Sliding, TimeSpan, Tumbling, WindowResult
-from sage_actor.operators.window_contents import ON_TRIGGER, OVER, Content, freeze_content, frozen_slices, thaw_content
+from sage_actor.operators.window_contents import ON_TRIGGER, OVER, TURN, Content, Frozen, freeze_content, thaw_content
 from sage_actor.operators.window_values import WindowValues
 from sage_actor.state.store import DELETED, Entries
 
@@ -37,11 +37,11 @@ class WindowEngine(Protocol):
         times: list[int],
         befores: list[int],
         late: list[int],
-    ) -> None:
+    ) -> int:
         """See `WindowTable.run` in _core/window.pyi."""
         ...
 
-    def advance(self, watermark: int, results: list[Any], times: list[int], befores: list[int]) -> None:
+    def advance(self, watermark: int, results: list[Any], times: list[int], befores: list[int]) -> bool:
         """See `WindowTable.advance`."""
         ...
 
@@ -135,6 +135,10 @@ class GeneralWindows:
         self.alarms: list[tuple[int, int, Content]] = []
         self.serials = itertools.count()
         self.dirty: dict[Content, None] = {}
+        self.frozen: Frozen[Content] | None = None
+        self.freezes = 0
+        self.last_serial: int | None = None
+        self.left = 0
         self.removed: dict[tuple[Any, int], None] = {}
         self.tracking = False
         self.results: list[Any] = []
@@ -158,18 +162,21 @@ class GeneralWindows:
         times: list[int],
         befores: list[int],
         late: list[int],
-    ) -> None:
+    ) -> int:
         """As the kernels do it."""
         self.results, self.times, self.befores = results, times, befores
+        self.left = TURN
         for index in range(start, len(timestamps)):
             self.index = index
-            self._advance(watermarks[index])
+            if not self._advance(watermarks[index]):
+                return index
             time = timestamps[index]
             if not -LARGEST_TIMESTAMP <= time <= LARGEST_TIMESTAMP:
                 raise ValueError(f"the timestamp of a windowed record lies between -2**62 and 2**62, and {time!r} does not")
             key = "" if keys is None else keys[index]
             if not self._take(key, None if values is None else values[index], time):
                 late.append(index)
+        return len(timestamps)
 
     def _take(self, key: Any, value: Any, time: int) -> bool:
         windows = self.open.get(key)
@@ -181,9 +188,11 @@ class GeneralWindows:
             contents = self._sessions(key, windows, time)
         else:
             spans = [span for span in self.assigner.windows_of(time) if span.last + self.lateness > self.watermark]
-            contents = [windows.get(span.start) or Content(key, span.start, span.start, span.end) for span in spans]
+            contents = [windows.get(span.start) or self._new(key, span.start, span.end) for span in spans]
         if not contents:
             return False
+        for content in contents:
+            self._keep_frozen(content)
         # First all that can fail, then all that shows.
         grown = [self.values.add(content.accumulator, value) if content.records else self.values.begin(value) for content in contents]
         for content, accumulator in zip(contents, grown, strict=True):
@@ -194,8 +203,11 @@ class GeneralWindows:
                 content.start, content.end = min(content.start, time), max(content.end, time + self.assigner.span)
             self._keep(content)
             self._act(content, self.trigger.on_record(value, time, View(self, content)))
-        if self.next_due <= self.watermark:
-            self._fire_due(self.watermark)
+        if self.next_due <= self.watermark:  # what its trigger has asked for just now
+            self.firing, self.left = True, self.left + TURN
+            while not self._fire_due(self.watermark):
+                self.left += TURN
+            self.firing = False
         return True
 
     def _sessions(self, key: Any, windows: dict[int, Content], time: int) -> list[Content]:
@@ -204,9 +216,11 @@ class GeneralWindows:
         end = time + self.assigner.span
         touched = sorted((c for c in windows.values() if c.start < end and time < c.end), key=lambda content: content.start)
         if not touched:
-            return [] if end - 1 + self.lateness <= self.watermark else [Content(key, time, time, end)]
+            return [] if end - 1 + self.lateness <= self.watermark else [self._new(key, time, end)]
         first = touched[0]
         if len(touched) > 1:
+            for content in touched:
+                self._keep_frozen(content)
             held = [content for content in touched if content.records]
             accumulator = self.values.merge([content.accumulator for content in held]) if held else None
             memories = [content.memory for content in touched]
@@ -222,6 +236,16 @@ class GeneralWindows:
             self.trigger.merge(memories, View(self, first))
         return [first]
 
+    def _new(self, key: Any, start: int, end: int) -> Content:
+        content = Content(key, start, start, end)
+        content.freezes = self.freezes
+        return content
+
+    def _keep_frozen(self, content: Content) -> None:
+        """It is about to change: a snapshot under way has it as it is now."""
+        if self.frozen is not None:
+            self.frozen.keep(content)
+
     def _keep(self, content: Content) -> None:
         if not content.live:
             content.live = True
@@ -235,6 +259,7 @@ class GeneralWindows:
             self.dirty[content] = None
 
     def _drop(self, content: Content) -> None:
+        self._keep_frozen(content)
         content.live = False
         windows = self.open[content.key]
         del windows[content.id]
@@ -253,34 +278,45 @@ class GeneralWindows:
     def ask(self, content: Content, time: int) -> None:
         """The trigger wants to be called when the watermark has come so far."""
         if time not in content.timers:
+            self._keep_frozen(content)
             content.timers.add(time)
             self._push(time, ON_TRIGGER, content)
 
     def ask_clock(self, content: Content, time: int) -> None:
         """The trigger wants to be called when the clock has come so far."""
         if time not in content.alarms:
+            self._keep_frozen(content)
             content.alarms.add(time)
             heapq.heappush(self.alarms, (time, next(self.serials), content))
             self.next_alarm = self.alarms[0][0]
 
-    def advance(self, watermark: int, results: list[Any], times: list[int], befores: list[int]) -> None:
+    def advance(self, watermark: int, results: list[Any], times: list[int], befores: list[int]) -> bool:
         """As the kernels do it; at the end of all input, times of the clock come as well."""
         self.results, self.times, self.befores = results, times, befores
-        self._advance(watermark)
+        self.left = TURN
+        return self._advance(watermark)
 
-    def _advance(self, watermark: int) -> None:
-        if watermark <= self.watermark:
-            return
-        self.before = self.watermark
-        if watermark == MAX_WATERMARK:
-            self._fire_clock(MAX_WATERMARK)
-        if self.next_due <= watermark:
-            self._fire_due(watermark)
-        self.watermark = watermark
+    def _advance(self, watermark: int) -> bool:
+        """Fire what is due; False if the turn is over first: the next call goes on."""
+        if watermark <= self.watermark and not self.firing:
+            return True
+        if not self.firing:
+            self.firing = True
+            self.before = self.watermark
+        if watermark == MAX_WATERMARK and not self._fire_clock(MAX_WATERMARK):
+            return False
+        if not self._fire_due(watermark):
+            return False
+        self.watermark = max(self.watermark, watermark)
+        self.firing = False
+        self.last_serial = None
+        return True
 
-    def _fire_due(self, watermark: int) -> None:
-        self.firing = True
+    def _fire_due(self, watermark: int) -> bool:
         while self.due and self.due[0][0] <= watermark:
+            if self.left <= 0:
+                return False
+            self.left -= 1
             time, what, _, content = heapq.heappop(self.due)
             self.watermark = max(self.watermark, time)
             if not content.live:
@@ -292,30 +328,42 @@ class GeneralWindows:
                 else:
                     self._drop(content)
             elif time in content.timers:
+                self._keep_frozen(content)
                 content.timers.discard(time)
                 self._changed(content)
                 self._act(content, self.trigger.on_event_time(time, View(self, content)))
         self.next_due = self.due[0][0] if self.due else MAX_WATERMARK
-        self.firing = False
+        return True
 
-    def on_clock(self, now: int, results: list[Any], times: list[int], befores: list[int]) -> None:
-        """The clock has come so far."""
+    def on_clock(self, now: int, results: list[Any], times: list[int], befores: list[int]) -> bool:
+        """The clock has come so far; False as `advance` has it."""
         self.results, self.times, self.befores = results, times, befores
-        self.before = self.watermark
-        self._fire_clock(now)
+        self.left = TURN
+        if not self.firing:
+            self.firing = True
+            self.before = self.watermark
+        if not self._fire_clock(now):
+            return False
+        self.firing = False
+        self.last_serial = None
+        return True
 
-    def _fire_clock(self, now: int) -> None:
-        self.firing = True
+    def _fire_clock(self, now: int) -> bool:
+        if self.last_serial is None:
+            self.last_serial = next(self.serials)
         # What is asked for meanwhile comes in the same pass if it is due; at the end of time, nothing new is.
-        last = next(self.serials)
-        while self.alarms and self.alarms[0][0] <= now and (now != MAX_WATERMARK or self.alarms[0][1] < last):
+        while self.alarms and self.alarms[0][0] <= now and (now < MAX_WATERMARK or self.alarms[0][1] < self.last_serial):
+            if self.left <= 0:
+                return False
+            self.left -= 1
             time, _, content = heapq.heappop(self.alarms)
             if content.live and time in content.alarms:
+                self._keep_frozen(content)
                 content.alarms.discard(time)
                 self._changed(content)
                 self._act(content, self.trigger.on_processing_time(time, View(self, content)))
         self.next_alarm = self.alarms[0][0] if self.alarms else None
-        self.firing = False
+        return True
 
     def _act(self, content: Content, action: TriggerAction) -> None:
         if TriggerAction.FIRE in action and content.records:
@@ -334,14 +382,20 @@ class GeneralWindows:
     # -- snapshots -------------------------------------------------------------------------------------------------
 
     def freeze(self, *, full: bool) -> Iterator[Entries]:
-        """Windows whose accumulators can be changed in place are pickled here, at once."""
+        """See `Frozen`."""
+        if self.frozen is not None:
+            self.frozen.replace()
         whole = full or not self.tracking
-        contents = [c for windows in self.open.values() for c in windows.values()] if whole else list(self.dirty)
-        removed = [] if whole else list(self.removed)
-        self.dirty.clear()
-        self.removed.clear()
+        self.freezes += 1
+        everything = map(dict.values, list(self.open.values())) if whole else None
+        dirty, self.dirty = self.dirty, {}
+        removed, self.removed = self.removed, {}
         self.tracking = True
-        return frozen_slices(removed, [freeze_content(content, self.values.keeps_records) for content in contents])
+        self.frozen = Frozen(self.freezes, () if whole else removed, everything, dirty, self._frozen)
+        return self.frozen
+
+    def _frozen(self, content: Content) -> tuple[Any, Any]:
+        return freeze_content(content, self.values.keeps_records)
 
     def load(self, entries: Entries) -> None:
         """Timers follow from the windows."""

@@ -267,9 +267,7 @@ def begun_of(out: list[Any], batch: Batch, start: int) -> Batch:
     stop = start + len(out)
     stamps, watermarks = batch.timestamps, batch.watermarks
     return Batch(
-        out,
-        timestamps=None if stamps is None else stamps[start:stop],
-        watermarks=None if watermarks is None else watermarks[start:stop],
+        out, timestamps=None if stamps is None else stamps[start:stop], watermarks=None if watermarks is None else watermarks[start:stop]
     )
 
 

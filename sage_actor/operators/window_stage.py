@@ -15,7 +15,7 @@ from sage_actor.errors import OperatorError, StateMismatch
 from sage_actor.operators.general_windows import GeneralWindows, WindowEngine
 from sage_actor.operators.stages import Emit, Stage, Turns, as_list, compute_keys
 from sage_actor.operators.steady_clock import SteadyClock
-from sage_actor.operators.window_engines import build_engine
+from sage_actor.operators.window_engines import build_engine, layout_of
 from sage_actor.ports import Cancellable
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ LONGEST_WAIT = 60.0
 class WindowStage(Stage):
     """All windows of one operator in one task.
 
-    The windows themselves are a `WindowEngine`: a kernel in C for count, sum, min and max without a trigger, else a table in Python.
+    The windows themselves are a `WindowEngine`: a kernel in C for windows of time without a trigger, else a table in Python. Where much
+    is due at once they fire it in several turns, within one call of the stage: no snapshot comes between.
     Windows of processing time are windows of event time whose records are stamped with the clock, and whose watermark is the clock's.
 
     Unlike the watermark of a source (F19), that of the windows is saved: a window that has given its result before a snapshot does
@@ -61,7 +62,8 @@ class WindowStage(Stage):
 
     async def open(self) -> None:
         operator = self.operators[0]
-        self.description = f"{self.assigner!r} {operator.options['aggregate']} lateness={operator.options['lateness']}"
+        options = operator.options
+        self.description = f"{self.assigner!r} {options['aggregate']} lateness={options['lateness']}, kept as {layout_of(options)}"
         self.state = await self.setting.open_state(operator)
         self.notes = self.state.list("window", mode="union")
         for description, _, _ in self.notes.items:
@@ -103,7 +105,7 @@ class WindowStage(Stage):
             self.faults.keys = keys
             stamps, marks = self._times(batch, start, len(part))
             try:
-                self._add(keys, part, stamps, marks)
+                await self._add(keys, part, stamps, marks, emit)
             except OperatorError:
                 await self._hand_on(emit)  # what came before the failure goes on
                 raise
@@ -148,37 +150,48 @@ class WindowStage(Stage):
             return stamps, marks
         return stamps[start : start + length], marks[start : start + length]
 
-    def _add(self, keys: list[Any] | None, values: list[Any], stamps: list[int], marks: list[int]) -> None:
+    async def _add(self, keys: list[Any] | None, values: list[Any], stamps: list[int], marks: list[int], emit: Emit) -> None:
         chosen: list[Any] | None = values if self.valued else None
         if self.selector is not None and self.valued:
             selector = self.selector
             try:
                 chosen = [selector(value) for value in values]
             except Exception:  # noqa: BLE001 - found again, with its record, one by one
-                self._add_one_by_one(keys, values, stamps, marks)
+                await self._add_one_by_one(keys, values, stamps, marks, emit)
                 return
-        self._run(keys, chosen, values, stamps, marks, 0)
+        await self._run(keys, chosen, values, stamps, marks, 0, emit)
 
-    def _run(
-        self, keys: list[Any] | None, chosen: list[Any] | None, values: list[Any], stamps: list[int], marks: list[int], base: int
+    async def _run(
+        self,
+        keys: list[Any] | None,
+        chosen: list[Any] | None,
+        values: list[Any],
+        stamps: list[int],
+        marks: list[int],
+        base: int,
+        emit: Emit,
     ) -> None:
         start = 0
         late: list[int] = []
-        while True:
+        while start < len(stamps):
             try:
-                self.engine.run(keys, chosen, stamps, marks, start, *self.out, late)
+                start = self.engine.run(keys, chosen, stamps, marks, start, *self.out, late)
             except Exception as error:
                 if self.engine.firing:
                     raise self._firing_failed(error) from error
                 self._refuse(error, base + self.engine.index, values[self.engine.index])
                 start = self.engine.index + 1
-                continue
+            else:
+                if start < len(stamps):
+                    await self._hand_on(emit)
+                    await self.turns.breathe()
             finally:
                 self.late += [base + index for index in late]
                 late.clear()
-            return
 
-    def _add_one_by_one(self, keys: list[Any] | None, values: list[Any], stamps: list[int], marks: list[int]) -> None:
+    async def _add_one_by_one(
+        self, keys: list[Any] | None, values: list[Any], stamps: list[int], marks: list[int], emit: Emit
+    ) -> None:
         assert self.selector is not None
         for index, value in enumerate(values):
             try:
@@ -187,7 +200,7 @@ class WindowStage(Stage):
                 self._refuse(error, index, value)
                 continue
             here = slice(index, index + 1)
-            self._run(None if keys is None else keys[here], chosen, [value], stamps[here], marks[here], index)
+            await self._run(None if keys is None else keys[here], chosen, [value], stamps[here], marks[here], index, emit)
 
     def _refuse(self, error: BaseException, index: int, value: Any) -> None:
         """Apply the policy; windows cannot wait in the middle of a batch, so a retry counts as a failure without a pause."""
@@ -239,11 +252,15 @@ class WindowStage(Stage):
         return watermark
 
     async def _reach(self, watermark: int, emit: Emit) -> None:
-        try:
-            self.engine.advance(watermark, *self.out)
-        except Exception as error:
-            raise self._firing_failed(error) from error
-        await self._hand_on(emit)
+        done = False
+        while not done:
+            try:
+                done = self.engine.advance(watermark, *self.out)
+            except Exception as error:
+                raise self._firing_failed(error) from error
+            await self._hand_on(emit)
+            if not done:
+                await self.turns.breathe()
 
     async def end(self, emit: Emit) -> None:
         if self.engine.watermark < MAX_WATERMARK:
@@ -269,11 +286,15 @@ class WindowStage(Stage):
     async def alarm(self, emit: Emit) -> None:
         self.waiting = self.waiting_until = None
         now = self.clock.now_ms()
-        if isinstance(self.engine, GeneralWindows):
+        done = not isinstance(self.engine, GeneralWindows)
+        while not done and isinstance(self.engine, GeneralWindows):
             try:
-                self.engine.on_clock(now, *self.out)
+                done = self.engine.on_clock(now, *self.out)
             except Exception as error:
                 raise self._firing_failed(error) from error
+            await self._hand_on(emit)
+            if not done:
+                await self.turns.breathe()
         if self.by_clock:
             await self._reach(now - 1, emit)
         await self._hand_on(emit)

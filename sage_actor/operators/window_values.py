@@ -6,12 +6,22 @@ import copy
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sage_actor.dataflow.windows import TimeSpan
-from sage_actor.state.pickling import is_unchanging
+from sage_actor.state.pickling import dump, is_unchanging, load
 
-__all__ = ["WindowValues"]
+__all__ = ["KernelFunctions", "WindowValues"]
+
+
+class KernelFunctions(NamedTuple):
+    """What the kernels in _core call; see `WindowFunctions` in _core/window.pyi."""
+
+    create: Callable[[], Any] | None
+    add: Callable[[Any, Any], Any] | None
+    merge: Callable[[Any, Any], Any] | None
+    finish: Callable[[Any, Any, int, int], Any]
+    copy: Callable[[Any], Any]
 
 
 class WindowValues:
@@ -29,6 +39,11 @@ class WindowValues:
         self.keeps_records = self.kind == "apply" or (merging and self.kind in ("fold", "aggregate") and self._merge is None)
         binary = {"sum": operator.add, "min": min, "max": max, "reduce": self.function}
         self.binary: Callable[[Any, Any], Any] | None = binary.get(self.kind)
+
+    @property
+    def shareable(self) -> bool:
+        """Whether windows that overlap may share what they hold: the user has said how to merge."""
+        return self._merge is not None
 
     def begin(self, value: Any) -> Any:
         """The accumulator of a first record."""
@@ -83,3 +98,22 @@ class WindowValues:
         if self.kind == "aggregate":
             return self.function.result(accumulator)
         return accumulator if is_unchanging(accumulator) else copy.copy(accumulator)
+
+    def functions(self) -> KernelFunctions:
+        """The same for a kernel. For reduce, fold, aggregate and apply."""
+        if self.keeps_records:
+            return KernelFunctions(None, None, None, self._finish, list)
+        if self.kind == "reduce":
+            return KernelFunctions(None, self.function, self.function, self._finish, copied)
+        if self.kind == "fold":
+            return KernelFunctions(self.initial, self.function, self._merge, self._finish, copied)
+        aggregate = self.function
+        return KernelFunctions(aggregate.create, aggregate.add, self._merge, self._finish, copied)
+
+    def _finish(self, accumulator: Any, key: Any, start: int, end: int) -> Any:
+        return self.result(accumulator, key, TimeSpan(start, end))
+
+
+def copied(accumulator: Any) -> Any:
+    """A copy that no change reaches; what nobody can change stands for itself."""
+    return accumulator if is_unchanging(accumulator) else load(dump(accumulator))

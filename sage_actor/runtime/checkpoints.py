@@ -22,7 +22,6 @@ from sage_actor.telemetry.checkpoint_counters import CheckpointCounters
 __all__ = ["Checkpoints", "Completed"]
 
 EVENTS = logging.getLogger("sage_actor.checkpoints")
-EVENTS.addHandler(logging.NullHandler())
 
 REMEMBERED = 1000
 """Complete checkpoints that people can look at; a job may run for years."""
@@ -101,7 +100,7 @@ class Checkpoints:
         self.wanted: Wanted = []
         self.committed: dict[int, int] = {}
         self.failures = 0
-        self.ended_at = clock.monotonic()
+        self.begun_at = self.ended_at = clock.monotonic()
         self.timer: Cancellable | None = None
         self.deadline: Cancellable | None = None
         self.read_at: dict[int, int] = {}
@@ -123,8 +122,9 @@ class Checkpoints:
             self.timer.cancel()
             self.timer = None
         if interval is not None and not self.closed:
-            pause = max(interval, self.settings.checkpoint_min_pause)
-            self.timer = self.clock.call_later(pause, self.trigger)
+            now = self.clock.monotonic()
+            due = max(self.begun_at + interval, self.ended_at + self.settings.checkpoint_min_pause)
+            self.timer = self.clock.call_later(max(0.0, due - now), self.trigger)
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -138,6 +138,7 @@ class Checkpoints:
             return  # the end of input is on its way through the tasks; the last of them begins the last checkpoint
         number = self.next
         self.next += 1
+        self.begun_at = self.clock.monotonic()
         pending = self.pending = Pending(number, self.clock.monotonic(), set(waiting))
         pending.wanted_by, self.wanted = [(future, suspend) for future, suspend in self.wanted if not future.done()], []
         self.counted = sum(self.read_at.values())
@@ -226,6 +227,11 @@ class Checkpoints:
 
     def _all_in(self, pending: Pending) -> None:
         self.writing = asyncio.get_running_loop().create_task(self._complete(pending), name=f"checkpoint {self.job} {pending.number}")
+        self.writing.add_done_callback(self._written)
+
+    def _written(self, writing: asyncio.Task[None]) -> None:
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            self.fail(error)  # of a kind that nobody knows; whether the checkpoint counts, the next attempt will see
 
     async def _complete(self, pending: Pending) -> None:
         manifest = self._manifest(pending)

@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +26,7 @@ from sage_actor.runtime.checkpoints import Checkpoints
 from sage_actor.runtime.io import keep_pristine
 from sage_actor.runtime.job import Job, Restoring
 from sage_actor.runtime.restarts import Restarts
+from sage_actor.runtime.scratch import make_scratch
 from sage_actor.runtime.task_host import JobIdentity
 from sage_actor.runtime.task_snapshots import Restored, SnapshotSetting
 from sage_actor.runtime.watchdog import Watchdog
@@ -125,7 +125,9 @@ class Coordinator:
             )
             raise CheckpointError(self.job.name, problem)
         if target is None and self.temporary is not None:
-            raise CheckpointError(self.job.name, "its checkpoints end with it, and so would a savepoint; set checkpoint.dir, or give a target")
+            raise CheckpointError(
+                self.job.name, "its checkpoints end with it, and so would a savepoint; set checkpoint.dir, or give a target"
+            )
         taken = checkpoints.request(suspend=stop)
         try:
             manifest = await taken
@@ -133,7 +135,9 @@ class Coordinator:
             if stop:
                 self.suspended = True
                 if not await checkpoints.commits(manifest.checkpoint):
-                    raise CheckpointError(self.job.name, f"it failed before it could end behind its savepoint, which is at {place}; it goes on")
+                    raise CheckpointError(
+                        self.job.name, f"it failed before it could end behind its savepoint, which is at {place}; it goes on"
+                    )
                 if self.attempt is not None:
                     self.attempt.end()
             return place
@@ -274,7 +278,7 @@ class Coordinator:
         if place is None:
             if self.resume:
                 raise CheckpointError(self.job.name, "resume needs a place that outlives the process: set checkpoint.dir")
-            place = self.temporary = await offload(lambda: tempfile.mkdtemp(prefix="sage-checkpoints-"))
+            place = self.temporary = await offload(lambda: make_scratch("checkpoints"))
         self.storage = open_storage(place, self.job.name)
 
     async def _pause(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 from sage_actor.actor.supervision import NoRestart, RestartStrategy, remembered, restart_strategy
@@ -36,10 +37,10 @@ class Restarts:
 
     def judge(self, error: BaseException, now: float) -> float | None:
         """Seconds to wait before the next attempt, or None: the error is the end."""
-        if isinstance(error, HOPELESS):
+        if any(isinstance(cause, HOPELESS) for cause in causes(error)):
             return None
         if isinstance(error, OperatorError) and error.position is not None:
-            place = (error.operator, error.position, str(error))
+            place = (error.operator, error.position, error.message)
             self.same = self.same + 1 if place == self.latest else 1
             self.latest = place
             if self.same >= SAME_AT_MOST:
@@ -48,6 +49,13 @@ class Restarts:
             self.latest, self.same = None, 0
         self.failures = remembered(self.strategy, [*self.failures, now])
         return self.strategy.next_delay(self.failures, now, self.random)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def strategy_of(settings: JobSettings) -> RestartStrategy:

@@ -95,7 +95,7 @@ class SourceLoop:
                 await task.attend()
             if task.stopping and not self.draining:
                 self.draining = source.drain()
-                if not self.draining and not self.has_read:
+                if not self.draining and not await self._has_read_at_last():
                     return True
             begun = clock()
             try:
@@ -186,6 +186,17 @@ class SourceLoop:
         self.read = None
         return read.result()
 
+    async def _has_read_at_last(self) -> bool:
+        """Nothing more is wanted: call off the read under way. It may have brought records all the same, and these count."""
+        read = self.read
+        if read is not None:
+            read.cancel()
+            await asyncio.wait((read,))
+            if not read.cancelled() and read.exception() is None:
+                return True
+            self.read = None
+        return False
+
     async def finish(self) -> None:
         """Input has ended: time has no bound any more (F19)."""
         await self.task.chain.advance(MAX_WATERMARK)
@@ -195,6 +206,8 @@ class SourceLoop:
         if self.read is not None:
             self.read.cancel()
             await asyncio.wait((self.read,))
+            if not self.read.cancelled():
+                self.read.exception()  # what it may have failed with meanwhile is of no interest any more
             self.read = None
         if self.source is not None:
             await self.source.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from sage_actor.errors import FrameError, OperatorError, SageError
 from sage_actor.ports import offload
 from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
 from sage_actor.runtime.queries import answer
+from sage_actor.runtime.scratch import make_scratch
 from sage_actor.runtime.task import Task
 from sage_actor.runtime.task_snapshots import SnapshotSetting
 
@@ -85,7 +85,7 @@ class TaskHost:
         """
         snapshots = self.snapshot_setting
         if self.settings.state_backend != "memory":
-            self.scratch = tempfile.mkdtemp(prefix="sage-state-")
+            self.scratch = make_scratch("state")
             snapshots = replace(snapshots, folder=self.scratch)
         for spec in specs:
             self.tasks[spec.id] = Task(spec, job=self.job.name, settings=self.settings, snapshots=snapshots, report=self.report)

@@ -162,7 +162,17 @@ class TaskSnapshots:
             self._save(checkpoint, frozen, kind, before), name=f"save {self.spec.name} {checkpoint}"
         )
         self.all_saving.add(self.saving)
-        self.saving.add_done_callback(self.all_saving.discard)
+        self.saving.add_done_callback(self._saving_ended)
+
+    def _saving_ended(self, saving: asyncio.Task[None]) -> None:
+        self.all_saving.discard(saving)
+        if not saving.cancelled() and (error := saving.exception()) is not None:
+            self._fail("its state", error)  # an error of a kind that nobody knows
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        failure = CheckpointError(self.job, f"task {self.spec.name!r} could not save {what}: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        self.report("failed", (self.spec.id, failure))
 
     async def _save(
         self, checkpoint: int, frozen: list[tuple[OperatorState, FrozenState]], kind: str, before: asyncio.Task[None] | None
@@ -178,8 +188,7 @@ class TaskSnapshots:
                 parts.append(await state.write(content, storage, prefix))
         except (SageError, OSError) as error:
             if kind == "final":  # no other will follow it
-                problem = f"task {self.spec.name!r} could not save its last state: {error}"
-                self.report("failed", (self.spec.id, CheckpointError(self.job, problem)))
+                self._fail("its last state", error)
             else:
                 self.report("unsaved", (checkpoint, self.spec.id, error))
             return

@@ -43,7 +43,7 @@ _STATUS = (
 _NEXT = {
     404: "list the jobs with GET /api/v1/jobs",
     409: "name one job by its id",
-    422: "correct it and ask again",
+    422: "correct the setting and ask again",
     429: "stop a job, or wait for one to end",
     503: "see the supervisor's own output",
 }

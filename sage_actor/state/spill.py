@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 from sage_actor.errors import ConfigError
@@ -23,6 +22,10 @@ class FoldTable(Protocol):
 
     def items(self) -> list[tuple[Any, Any]]:
         """All of them."""
+        ...
+
+    def get(self, key: Any, default: Any = None, /) -> Any:
+        """One of them, or default."""
         ...
 
     def load(self, items: Iterable[tuple[Any, Any]], /) -> None:
@@ -94,7 +97,8 @@ class SpilledTable:
 
     async def evict(self, *, keep: Sequence[Any] = ()) -> None:
         """Move accumulators into the table: those not used for longest, at least half of `most`; all but the kept, if need be."""
-        current = await self._store_changed()
+        await self._store_changed()
+        current = self.fold.items()
         if len(self._young) > self.most // 2:
             self._old, self._young = self._young, {}
         kept = dict.fromkeys(self._young)
@@ -106,22 +110,25 @@ class SpilledTable:
 
     async def save(self) -> None:
         """Bring the table up to date: from now until the next `prefetch` it holds every accumulator, as it is."""
-        current = await self._store_changed()
+        changed = await self._store_changed()
         # What can be changed in place is, by the fold, without the table knowing: it has to be got anew for that, so that
         # something frozen stays as it was.
-        if not all(is_unchanging(value) for _, value in current):
+        if not all(is_unchanging(value) for value in changed):
             self.clear()
 
-    async def _store_changed(self) -> list[tuple[Any, Any]]:
-        current = self.fold.items()
-        changed = self._changed
-        moving = iter([entry for entry in current if entry[0] in changed])
-        while part := list(islice(moving, _SLICE)):
-            for key, value in part:
-                self.table.put(key, value)
-            await asyncio.sleep(0)
-        changed.clear()
-        return current
+    async def _store_changed(self) -> list[Any]:
+        """Bring what has changed into the table; the accumulators."""
+        fold, put, absent = self.fold, self.table.put, _ABSENT
+        stored: list[Any] = []
+        for number, key in enumerate(self._changed, 1):
+            value = fold.get(key, absent)
+            if value is not absent:  # else its first record failed
+                put(key, value)
+                stored.append(value)
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        self._changed.clear()
+        return stored
 
     def clear(self) -> None:
         """Forget what is in the fold; for a table that was restored or emptied otherwise."""

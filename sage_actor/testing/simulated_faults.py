@@ -7,11 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["COUNTED", "KILL_POINTS", "FaultRates", "PlannedFault", "draw_faults", "shrink"]
+__all__ = ["COUNTED", "KILL_POINTS", "TEARING_POINT", "FaultRates", "PlannedFault", "draw_faults", "shrink"]
 
 FaultKind = Literal[
-    *("kill", "task", "function", "stall", "acknowledgement", "notification"),
-    *("lost frame", "doubled frame", "old frame", "full", "failing", "slow", "clock"),
+    "kill",
+    "task",
+    "function",
+    "stall",
+    "acknowledgement",
+    "notification",
+    "lost frame",
+    "doubled frame",
+    "old frame",
+    "full",
+    "failing",
+    "slow",
+    "clock",
 ]
 COUNTED: Final = ("function", "acknowledgement", "notification", "lost frame", "doubled frame", "old frame")
 """What strikes at an occasion of its own kind; other faults, but kills, strike at a time."""
@@ -32,19 +43,24 @@ KILL_POINTS: Final = (
 """Where a process can be killed, in the order in which a checkpoint passes them."""
 
 
+TEARING_POINT: Final = "after manifest, before notification"
+"""Where a checkpoint can be damaged without harm to what is exactly once: it is complete, and nobody has committed anything for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedFault:
     """One thing that goes wrong.
 
     Attributes:
         kind: ``kill`` a process at a point; a ``task`` dies, a ``function`` raises; a process ``stall``s; an ``acknowledgement`` or
-            ``notification`` of a checkpoint is lost, or a frame of records; a frame comes twice, or is followed by one of an attempt that is
-            over; the disk is ``full``, ``failing`` or ``slow``; the wall ``clock`` is set.
+            ``notification`` of a checkpoint is lost, or a frame of records; a frame comes twice, or is followed by one of an attempt
+            that is over; the disk is ``full``, ``failing`` or ``slow``; the wall ``clock`` is set.
         at: the virtual second; for kills, functions and lost messages: at the how manyeth occasion, counted from when the fault
             before it of the same kind has struck.
         point: of a kill: one of `KILL_POINTS`.
         scope: of a kill: ``process`` (the one that passes), ``job`` (the owner; its workers follow), ``machine`` (everything, and what the
-            disk had not synced is lost), or ``zombie``: the owner stands still, is replaced, and goes on; of a stall: ``process`` (a
+            disk had not synced is lost), ``torn`` (the same, and a file of the checkpoint that has just become complete is damaged,
+            although it was synced), or ``zombie``: the owner stands still, is replaced, and goes on; of a stall: ``process`` (a
             worker) or ``job``.
         amount: seconds that it lasts, or that a notification is late (0: it is lost); milliseconds that the clock is set ahead.
     """
@@ -59,6 +75,8 @@ class PlannedFault:
         when = f"at second {self.at:.3f}"
         if self.kind == "kill" and self.scope == "zombie":
             return f"the job stands still at passage {self.at:g} of {self.point!r}"
+        if self.kind == "kill" and self.scope == "torn":
+            return f"kill the machine at passage {self.at:g} of {self.point!r}, and damage what it wrote last"
         if self.kind == "kill":
             return f"kill the {self.scope} at passage {self.at:g} of {self.point!r}"
         if self.kind == "function":
@@ -127,9 +145,7 @@ def draw_faults(seed: int, rates: FaultRates) -> list[PlannedFault]:
     faults += [
         PlannedFault("notification", chance.randint(1, 8), amount=chance.choice((0.0, chance.random()))) for _ in some(rates.notifications)
     ]
-    faults += [
-        PlannedFault(chance.choice(("lost frame", "doubled frame", "old frame")), chance.randint(1, 60)) for _ in some(rates.frames)
-    ]
+    faults += [PlannedFault(chance.choice(("lost frame", "doubled frame", "old frame")), chance.randint(1, 60)) for _ in some(rates.frames)]
     for _ in some(rates.disk):
         kind: FaultKind = chance.choice(("full", "failing", "slow"))
         faults.append(PlannedFault(kind, moment(), amount=chance.random() * 0.5))
@@ -139,7 +155,10 @@ def draw_faults(seed: int, rates: FaultRates) -> list[PlannedFault]:
 
 def _kill(chance: random.Random, rates: FaultRates) -> PlannedFault:
     scope = "process" if chance.random() >= rates.whole else chance.choice(("job", "machine", "zombie"))
-    return PlannedFault("kill", chance.randint(1, 6), point=chance.choice(rates.points), scope=scope)
+    point = chance.choice(rates.points)
+    if scope == "machine" and point == TEARING_POINT and chance.random() < 0.5:
+        scope = "torn"
+    return PlannedFault("kill", chance.randint(1, 6), point=point, scope=scope)
 
 
 def shrink(faults: Sequence[PlannedFault], fails: Callable[[Sequence[PlannedFault]], bool]) -> list[PlannedFault]:

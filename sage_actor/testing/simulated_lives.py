@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sage_actor.errors import Fenced
+from sage_actor.errors import CheckpointDamaged, CheckpointError, Fenced
 from sage_actor.testing.simulated_process import SimulatedProcess
 from sage_actor.testing.simulated_processes import Outcome
 from sage_actor.testing.simulated_site import Site
@@ -16,6 +16,10 @@ __all__ = ["Life", "live"]
 
 _PATIENCE = 1.0
 """Virtual seconds that an owner may stand still before it is taken for dead and replaced."""
+
+
+_PAUSE = 0.1
+"""Virtual seconds until a job that could not start is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Life:
 async def live(site: Site, lives: Sequence[Life], run: Callable[[Life], Coroutine[Any, Any, object]]) -> int:
     """Start the job; after every crash again, as the next of `lives` says and at last as the last one says.
 
-    An owner that stands still is replaced, and goes on later: it must be refused then.
+    An owner that stands still is replaced, and goes on later: what it writes then must be refused.
 
     Args:
         site: where.
@@ -40,7 +44,8 @@ async def live(site: Site, lives: Sequence[Life], run: Callable[[Life], Coroutin
         How many lives it took.
 
     Raises:
-        AssertionError: a job that was replaced went on as if nothing had been.
+        AssertionError: a job that was replaced ended with another error than `Fenced`. It may end well: if it stood still when
+            everything was committed.
         SageError: what a life ended with.
     """
     number = 0
@@ -53,17 +58,24 @@ async def live(site: Site, lives: Sequence[Life], run: Callable[[Life], Coroutin
         if outcome is None:
             zombies.append(process)
             _wake_later(site, process)
-        elif outcome.how == "raised":
-            assert outcome.error is not None
-            raise outcome.error
+        elif outcome.error is not None:
+            if not _may_be_started_again(outcome.error, site):
+                raise outcome.error
+            await asyncio.sleep(_PAUSE)
         elif outcome.how == "returned":
             break
     for zombie in zombies:
         site.processes.resume(zombie)
         outcome = await zombie.ended
-        if outcome.how == "returned" or (outcome.error is not None and not isinstance(outcome.error, Fenced)):
-            raise AssertionError(f"{zombie.name} stood still, was replaced, and then ended with {outcome}; it must be refused")
+        if outcome.error is not None and not isinstance(outcome.error, Fenced):
+            raise AssertionError(f"{zombie.name} stood still, was replaced, and then ended with {outcome}") from outcome.error
     return number
+
+
+def _may_be_started_again(error: BaseException, site: Site) -> bool:
+    """A disk that refuses may well refuse the start of a job; whoever watches over it tries again."""
+    refused = site.disk.hits["failing"] or site.disk.hits["full"]
+    return bool(refused) and isinstance(error, CheckpointError) and not isinstance(error, CheckpointDamaged | Fenced)
 
 
 async def _end_of(process: SimulatedProcess) -> Outcome | None:

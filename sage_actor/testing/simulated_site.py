@@ -32,7 +32,7 @@ class Site:
         processes, disk, backend: of this run; the disk and backend ``simulated`` are found by jobs on this loop.
         happened: each fault that struck, and what it led to, in order and in words.
         kills: how often a process was killed at each point.
-        counts: ``crashes``, ``checkpoints``, ``restores``.
+        counts: ``crashes``, ``zombies``, ``checkpoints``, ``restores``, ``damaged`` files, and checkpoints ``skipped`` for them.
         hosts: what runs tasks, with the process each is in.
         took_over: the process of each attempt that has begun.
     """
@@ -61,7 +61,7 @@ class Site:
         """Inside, jobs on this loop find disk and backend, and the faults bound to a time strike."""
         self.loop.sage_disk = self.disk  # type: ignore[attr-defined]
         loaded: dict[tuple[str, str], object] = vars(plugins)["_loaded"]
-        loaded[BACKENDS, "simulated"] = lambda address: self.backend
+        loaded[BACKENDS, "simulated"] = self._backend_of
         timers = [self.processes.call_later(fault.at, lambda fault=fault: self._strike(fault)) for fault in self._timed]  # type: ignore[misc]
         try:
             yield
@@ -71,6 +71,9 @@ class Site:
             del loaded[BACKENDS, "simulated"]
             for process in self.processes.alive():
                 self.processes.crash(process)
+
+    def _backend_of(self, address: object) -> SimulatedBackend:
+        return self.backend
 
     @property
     def kills_left(self) -> int:
@@ -86,8 +89,10 @@ class Site:
         process = PROCESS.get()
         if process is None or not process.alive:
             return False
-        self._passages[point] += 1
         kill = self._kills[0]
+        if kill.scope == "torn" and self.counts["checkpoints"] < 2:
+            return False  # nothing to fall back to
+        self._passages[point] += 1
         if self._passages[point] < kill.at:
             return False
         self._kills.popleft()
@@ -150,6 +155,9 @@ class Site:
             for other in self.processes.alive():
                 self.processes.crash(other)
             self.disk.crash()
+            if scope == "torn":
+                self.disk.tear(self.chance.choice(self.disk.newest()))
+                self.counts["damaged"] += 1
 
     # -- faults at times ---------------------------------------------------------------------------------------------------
 
@@ -190,12 +198,21 @@ class _Disk(SimulatedDisk):
     def __init__(self, site: Site) -> None:
         super().__init__(random.Random(site.chance.getrandbits(64)), site.loop.sage_clock, DiskFaults(slow_seconds=0.3))
         self._site = site
+        self._parts: list[str] = []
+        self._manifests: list[str] = []
+
+    def newest(self) -> list[str]:
+        """The files that the newest manifest stands on and no older one: itself, and the parts written since the one before."""
+        there = set(self.paths())
+        return [path for path in (*self._parts, *self._manifests[-1:]) if path in there]
 
     async def create_new(self, path: str, blocks: AsyncIterable[bytes], *, fsync: bool = True) -> None:
         if "/parts/" not in path:
             await super().create_new(path, blocks, fsync=fsync)
+            self._manifests.append(path)
             return
         await super().create_new(path, self._watched(blocks), fsync=fsync)
+        self._parts.append(path)
         await self._site.pass_through("after state fsync")
 
     async def _watched(self, blocks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sage_actor.cli.census import count_plainly, describe_census, library_files
+from sage_actor.server.client import SupervisorClient
 from sage_actor.stream.local_environment import LocalEnvironment
 
 Sage = Callable[..., subprocess.CompletedProcess[str]]
@@ -117,39 +118,40 @@ def take_savepoint(home: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=50, env=environment, check=True, cwd=home).stdout.strip()
 
 
-def test_a_savepoint_from_outside_and_a_job_that_goes_on_from_it(sage: Sage, supervisor_home: Path, tmp_path: Path) -> None:
+def test_a_savepoint_from_outside_and_a_job_that_goes_on_from_it(
+    sage: Sage, supervisor_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "counting.py"
     script.write_text(COUNTING)
+    monkeypatch.setenv("SAGE_ACTOR_HOME", str(supervisor_home))
+    client = SupervisorClient()
 
     def submit(*options: str) -> str:
         return sage("submit", *options, str(script), str(tmp_path / "go")).stdout.strip()
 
-    def until_log(job_id: str, text: str) -> None:
-        while text not in sage("logs", job_id).stdout:
-            told = next(job for job in json.loads(sage("jobs", "--json").stdout) if job["id"] == job_id)
-            assert told["status"] in ("created", "running"), sage("logs", job_id).stdout
+    def until_log(job_id: str, *texts: str) -> None:
+        while not all(text in client.logs(job_id) for text in texts):
+            assert not client.job(job_id, wait=0.05).ended_for_good, client.logs(job_id)
 
     job_id = submit()
-    for key in (0, 1):
-        until_log(job_id, f"counted {key}")
+    until_log(job_id, "counted 0", "counted 1")
     kept = take_savepoint(supervisor_home, job_id, "--target", "kept")
     assert Path(kept).is_relative_to(supervisor_home / "kept"), "a relative folder is meant from where one stands"
     last = take_savepoint(supervisor_home, job_id, "--stop")
-    while json.loads(sage("jobs", "--json").stdout)[-1]["status"] == "running":
-        pass
-    told = json.loads(sage("jobs", "--json").stdout)[-1]
-    assert (told["id"], told["status"], told["dataflows"][0]["status"]) == (job_id, "finished", "finished")
+    told = client.job(job_id, wait=20)
+    assert (told.status, told.dataflows[0].status) == ("finished", "finished")
     line = next(line for line in sage("jobs").stdout.splitlines() if line.startswith(job_id))
     assert re.search(r" \d+ \(\d+ s ago\) ", line), "number and age of the newest checkpoint"
 
     for options in (("--restore", kept), ("--restore", last)):
         again = submit(*options)
         until_log(again, "goes on at 100")
-        assert sage("stop", again, "--cancel").returncode == 0
+        assert client.cancel(again).status == "stopping"
+        assert client.job(again, wait=20).status == "cancelled"
     again = submit("--resume")
     until_log(again, "goes on at 100")
     (tmp_path / "go").touch()
-    assert sage("stop", again).stdout == f"counting ({again}): finished\n"
+    assert client.job(again, wait=20).status == "finished"
 
 
 def test_wrong_words_are_refused(sage: Sage, tmp_path: Path) -> None:

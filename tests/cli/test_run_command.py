@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -158,6 +159,47 @@ def test_the_second_interrupt_cancels(tmp_path: Path) -> None:
     assert "cancelling" in errors
     assert "endless: cancelled after" in errors
     assert process.returncode == 130
+
+
+def test_progress_tells_restarts_checkpoints_and_late_records(tmp_path: Path) -> None:
+    source = """
+import asyncio
+import sage_actor as sage
+
+class Numbers(sage.Source):
+    place = 0
+    async def read(self, limit):
+        await asyncio.sleep(0.005)
+        if self.place == 100:
+            return None
+        self.place += 1
+        return [self.place - 1]
+    def position(self):
+        return self.place
+    async def seek(self, position):
+        self.place = position
+
+failed = []
+def checked(n):
+    if n == 50 and not failed:
+        failed.append(n)
+        raise ValueError("at 50")
+    return n
+
+config = {"checkpoint.interval": "20ms", "restart.delay": "2.5s"}
+env = sage.LocalEnvironment("progress", config=config)
+late_last = env.from_source(Numbers).map(checked, name="checked").assign_timestamps(lambda n: -1000 if n == 99 else n)
+late_last.key_by(lambda n: 0).window(sage.Tumbling("10ms")).count().sink(lambda count: None)
+env.execute()
+"""
+    done = sage_run(tmp_path, source)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"progress: restarting after .*operator 'checked', source position 50: ValueError: at 50.* \(attempt 2\), ", done.stderr
+    )
+    assert re.search(
+        r"progress: finished after [\d.]+ s, [\d,]+ checkpoints, the last of [\d.]+ k?B in [\d.e-]+ s, 1 late, 2 attempts\n", done.stderr
+    )
 
 
 def test_a_script_without_jobs_is_interrupted_as_usual(tmp_path: Path) -> None:

@@ -112,8 +112,14 @@ class Run:
 
     def feed(self, keys: list[Any], values: list[Any], stamps: list[int], marks: list[int], base: int) -> None:
         late: list[int] = []
-        self.table.run(keys, values, stamps, marks, 0, self.results, self.times, self.befores, late)
+        start = 0
+        while start < len(stamps):
+            start = self.table.run(keys, values, stamps, marks, start, self.results, self.times, self.befores, late)
         self.late += [base + index for index in late]
+
+    def advance(self, watermark: int) -> None:
+        while not self.table.advance(watermark, self.results, self.times, self.befores):
+            pass
 
 
 def grouped(results: list[Any]) -> list[list[Any]]:
@@ -175,7 +181,7 @@ def test_like_the_model(
                 run.table.load(saved)
                 assert len(run.table) == len(old)
                 saved = [entry for entries in run.table.freeze(full=True) for entry in entries]
-    run.table.advance(MOST, run.results, run.times, run.befores)
+    run.advance(MOST)
     assert grouped(list(zip(run.results, run.befores, strict=True))) == grouped(model.out)
     assert run.times == [result.end - 1 for result in run.results]
     assert run.late == model.late
@@ -187,7 +193,7 @@ def test_the_assigner_and_the_panes_agree(shape: tuple[int, int, int], stamp: in
     table, run = panes("count", 0, *shape), Run(panes("count", 0, *shape))
     run.table = table
     run.feed(["k"], [None], [origin + stamp], [LEAST], 0)
-    table.advance(MOST, run.results, run.times, run.befores)
+    run.advance(MOST)
     assigned = Sliding(shape[0], every=shape[1], offset=shape[2]).windows_of(origin + stamp)
     assert [(r.start, r.end) for r in run.results] == [tuple(span) for span in assigned]
 
@@ -208,7 +214,7 @@ def test_values_that_are_no_small_numbers() -> None:
         for table in (panes(kind, 0, 10, 10, 0), panes(kind, 0, 10, 1, 0), sessions(kind, 0, 5)):
             run = Run(table)
             run.feed(["k"] * len(values), values, [1] * len(values), [LEAST] * len(values), 0)
-            table.advance(MOST, run.results, run.times, run.befores)
+            run.advance(MOST)
             assert run.results[0].value == expected, (kind, values)
             assert type(run.results[0].value) is type(expected)
 
@@ -221,7 +227,7 @@ def test_a_failing_record_is_left_out_and_named() -> None:
         run.feed(["k"] * 3, values, [1, 2, 3], [LEAST] * 3, 0)
     assert (table.index, table.firing) == (1, False)
     table.run(["k"] * 3, values, [1, 2, 3], [LEAST] * 3, 2, run.results, run.times, run.befores, run.late)
-    table.advance(MOST, run.results, run.times, run.befores)
+    run.advance(MOST)
     assert run.results == [("k", 0, 10, 3)]
 
 
@@ -279,8 +285,8 @@ def test_one_dense_window_and_no_record_at_all() -> None:
     for table in (panes("sum", 0, 10, 10, 0), sessions("sum", 0, 5)):
         run = Run(table)
         run.feed([], [], [], [], 0)
-        table.advance(5, run.results, run.times, run.befores)
-        table.advance(MOST, run.results, run.times, run.befores)
+        run.advance(5)
+        run.advance(MOST)
         assert (run.results, table.watermark) == ([], MOST)
 
 

@@ -56,7 +56,9 @@ class FailsOnce:
 
 
 async def until(true: Callable[[], object]) -> None:
-    while not true():
+    while True:
+        if true():
+            return
         await asyncio.sleep(Numbers.step)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Answers the exit status."""
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     entries = [entry for entry in suite(given.seed) if not given.names or any(name in entry[0] for name in given.names)]
     if given.inside:
         folder, answer = given.inside

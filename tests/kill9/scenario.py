@@ -85,6 +85,7 @@ class Scenario:
         self.outcome = Outcome(case)
         self.seen = Committed()
         self.damage: Damage | None = None
+        self.started: list[Run] = []
 
     def settings(self, **changes: object) -> Settings:
         """Of the next run."""
@@ -104,6 +105,7 @@ class Scenario:
         """The next run."""
         run = Run(self.settings(**changes), order)
         self.outcome.runs += 1
+        self.started.append(run)
         return run
 
     def problem(self, text: str) -> None:
@@ -215,6 +217,9 @@ class Scenario:
             self.play()
         except AssertionError as error:
             self.problem(str(error))
+        finally:
+            for run in self.started:
+                run.signal_all(signal.SIGKILL)
         self.outcome.seconds = time.monotonic() - begun
         if self.outcome.good:
             shutil.rmtree(self.folder, ignore_errors=True)

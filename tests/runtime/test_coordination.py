@@ -76,7 +76,7 @@ class Slow:
         return self
 
     def send(self, to: int, parts: Sequence[Any]) -> None:
-        header, body = decode(memoryview(b"".join(parts)))
+        _, body = decode(memoryview(b"".join(parts)))
         kind = read_control(body)[0]
         self.sent.append(kind)
         if kind == "deploy" and self.receive is not None:

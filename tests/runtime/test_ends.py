@@ -154,3 +154,77 @@ def test_a_last_state_that_cannot_be_saved_fails_the_attempt() -> None:
     assert out == list(range(1000))
     assert attempts == 2
     assert simulation.virtual_seconds < 10, "nobody else would have noticed"
+
+
+@pytest.mark.rule("F44")
+@pytest.mark.parametrize("seed", range(10))
+def test_committed_records_are_not_lost_when_their_reader_is_behind_at_a_failure(seed: int) -> None:
+    async def main() -> list[int]:
+        put_disk(DiskFaults(), seed)
+        seen: list[int] = []
+        async with environment("behind", **{"checkpoint.interval": 0.05}) as env:
+            failing = Failing(*range(400 + seed * 37, 1500, 150))
+            committed = env.from_source(Numbers, count=1500, step=10).map(failing).disable_chaining().map(lambda n: n).committed()
+            async for n in committed:
+                seen.append(n)
+                await asyncio.sleep(0.05)
+        return seen
+
+    assert Simulation(seed).run(main) == list(range(1500))
+
+
+@pytest.mark.rule("F2a")
+@pytest.mark.parametrize("seed", range(20))
+def test_a_job_that_is_stopped_hands_on_all_that_was_read(seed: int) -> None:
+    """Also what a read brings in the very turn in which the source is told to stop; with a barrier to see to just then."""
+    taken: list[int] = []
+
+    class Mail(sage.Source[int]):
+        bounded = False
+
+        async def read(self, limit: int) -> Sequence[int] | None:
+            await asyncio.sleep(0.01)
+            taken.append(len(taken))
+            return [taken[-1]]
+
+        def position(self) -> object:
+            return len(taken)
+
+        async def seek(self, position: object) -> None:
+            return None
+
+    async def main() -> list[int]:
+        put_disk(DiskFaults(slow=0.3, slow_seconds=0.01), seed)
+        async with environment("mail", **{"checkpoint.interval": 0.05}) as env:
+            out = env.from_source(Mail).map(lambda n: n).disable_chaining().collect()
+            job = await env.submit()
+            await asyncio.sleep(0.3 + seed * 0.0101)
+            job.stop()
+            await job.wait()
+        return list(out)
+
+    assert Simulation(seed).run(main) == taken
+
+
+@pytest.mark.rule("F9")
+@pytest.mark.parametrize("where", ["/parts/", "/log/"])
+def test_an_error_that_no_disk_should_raise_is_a_failure_and_no_standstill(where: str) -> None:
+    async def main() -> tuple[list[int], int]:
+        disk = put_disk(DiskFaults())
+        struck: list[str] = []
+
+        def strike(step: str, path: str) -> None:
+            if current_clock().monotonic() > 0.1 and where in path and not struck:
+                struck.append(path)
+                raise LookupError("the client of the object store is confused")
+
+        disk.before_step = strike
+        async with environment("confused", **{"checkpoint.interval": 0.2}) as env:
+            out = env.from_source(Numbers, count=1000).collect()
+            job = await env.submit()
+            await job.wait()
+        return list(out), job.attempts
+
+    simulation = Simulation(0)
+    assert simulation.run(main) == (list(range(1000)), 2)
+    assert simulation.virtual_seconds < 10

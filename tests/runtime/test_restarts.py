@@ -58,7 +58,8 @@ def test_without_checkpoints_only_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [Fenced("job", 1, 2), GraphError("no"), SerializationError("a record", "no"), StateMismatch("operator", "differs", "change it")]
+    "error",
+    [Fenced("job", 1, 2), GraphError("no"), SerializationError("a record", "no"), StateMismatch("operator", "differs", "change it")],
 )
 def test_what_would_only_be_met_again_is_final(error: BaseException) -> None:
     assert restarts().judge(error, 0.0) is None

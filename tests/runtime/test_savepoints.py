@@ -183,9 +183,8 @@ def test_a_savepoint_is_refused_between_two_attempts() -> None:
         async with environment("between", **{"restart.delay": 10}) as env:
             out = env.from_source(Numbers, count=1000).map(fail).collect()
             job = await env.submit()
-            while job.status != "restarting":
-                await asyncio.sleep(0.1)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
+            assert job.status == "restarting"
             with pytest.raises(sage.CheckpointError):
                 async with asyncio.timeout(5):
                     await job.savepoint("kept")

@@ -1,4 +1,4 @@
-"""Whole jobs with room for one record in each channel, checkpoints all the time, failures: no deadlock, nothing lost (F43, F40, F35, F36)."""
+"""Whole jobs with room for one record in each channel, checkpoints all the time, failures: no deadlock, nothing lost (F43, F40, F35)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_no_deadlock_and_nothing_lost(seed: int) -> None:
         return {name: list(results) for name, results in out.items()}
 
     out = Simulation(seed, max_steps=3_000_000).run(main)
-    assert Counter(out["both"]) == Counter({n: 2 for n in range(COUNT)})
+    assert Counter(out["both"]) == Counter(dict.fromkeys(range(COUNT), 2))
     assert sorted(out["letters"]) == list(range(0, COUNT, 10))
     assert sorted(out["odd"]) == list(range(1, COUNT, 2))
     even = Counter(n % 3 for n in range(COUNT) if n % 2 == 0 and n % 10)

@@ -82,13 +82,10 @@ class Driven:
         spec = next(task for task in plan.tasks if task.inputs and task.outputs)
         spec.inputs = [ChannelSpec(100 + slot, 50 + slot, 0, spec.id, 0, slot, 0, timed) for slot in range(channels)]
         self.reports: list[tuple[str, Any]] = []
+        self.reported = asyncio.Event()
         self.out = Recorder()
         self.task = Task(
-            spec,
-            job="driven",
-            settings=settings,
-            snapshots=SnapshotSetting(mode=mode, storage=Discarding()),
-            report=lambda kind, payload: self.reports.append((kind, payload)),
+            spec, job="driven", settings=settings, snapshots=SnapshotSetting(mode=mode, storage=Discarding()), report=self._report
         )
         self.task.connect(lambda _: self.out)
         self.running = asyncio.get_running_loop().create_task(self.task.run())
@@ -106,10 +103,19 @@ class Driven:
 
     async def finish(self) -> None:
         """Its last state is part of a complete checkpoint now."""
-        while not any(kind == "final" for kind, _ in self.reports):
-            await asyncio.sleep(0)
+        await self.heard("final")
         self.task.complete(10**9)
         await self.running
+
+    def _report(self, kind: str, payload: Any) -> None:
+        self.reports.append((kind, payload))
+        self.reported.set()
+        self.reported = asyncio.Event()
+
+    async def heard(self, kind: str, number: int | None = None) -> None:
+        """Wait for such a report, of that checkpoint if one is given; there is none of checkpoint 0."""
+        while number != 0 and not any(number is None or found == number for found in self.kinds(kind)):
+            await self.reported.wait()
 
     def kinds(self, kind: str) -> list[Any]:
         return [payload[0] for name, payload in self.reports if name == kind]
@@ -158,8 +164,7 @@ def test_each_barrier_parts_what_came_before_it_on_every_channel(seed: int, capa
                 for _ in range(chance.randrange(3)):
                     await asyncio.sleep(0)
                 if item.__class__ is Marker:
-                    while item.value - 1 not in [0, *driven.kinds("saved")]:
-                        await asyncio.sleep(0)  # the next checkpoint begins when the last one is over
+                    await driven.heard("saved", item.value - 1)  # the next checkpoint begins when the last one is over
                     driven.mark(channel, item.kind, item.value)
                 else:
                     await driven.send(channel, item)
