@@ -120,7 +120,7 @@ def sink_is_not_idempotent() -> list[Replacement]:
 
 
 def restored_transactions_are_aborted() -> list[Replacement]:
-    original = TwoPhaseCommitSink.recover
+    original: Any = TwoPhaseCommitSink[Any, Any].recover
 
     async def recover(self: Any, prepared: Any, recovery: Any) -> None:
         await original(self, [], recovery)
@@ -149,8 +149,9 @@ def position_of_a_prefetched_batch() -> list[Replacement]:
     original = source_loop.SourceLoop._wait_for_read
 
     async def wait_for_read(self: Any, source: Any, limit: int) -> Any:
-        ahead = vars(self).pop("ahead", None)
-        got = await original(self, source, limit) if ahead is None else ahead
+        ahead: Any = getattr(self, "ahead", None)
+        self.ahead = None
+        got: Any = await original(self, source, limit) if ahead is None else ahead
         if got is not None and not isinstance(got, NotReady):
             self.ahead = await source.read(limit)
         return got
@@ -231,11 +232,17 @@ def last_delta_is_forgotten() -> list[Replacement]:
 
 
 def key_groups_are_wrongly_divided() -> list[Replacement]:
-    return [(restoring, "key_group", lambda key, groups: (key_group(key, groups) + 1) % groups)]
+    def wrong_group(key: object, groups: int) -> int:
+        return (key_group(key, groups) + 1) % groups
+
+    return [(restoring, "key_group", wrong_group)]
 
 
 def collected_results_are_not_reset() -> list[Replacement]:
-    return [(Collected, "begin", lambda self: self._records)]
+    def begin(self: Any) -> Any:
+        return self._records
+
+    return [(Collected, "begin", begin)]
 
 
 def the_end_does_not_wait_for_the_last_commit() -> list[Replacement]:

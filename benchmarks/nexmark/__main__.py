@@ -1,11 +1,14 @@
-"""``python -m benchmarks.nexmark [--queries q5,q7] [--events N] [--seed S] [--rounds N] [--no-csv] [--check] [--json] [--short]``."""
+"""``python -m benchmarks.nexmark [--queries q5,q7] [--events N] [--seed S] [--rounds N] [--no-csv] [--check]
+[--pyflink PYTHON] [--json] [--short]``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
+from benchmarks.nexmark.pyflink_peer import VARIABLE
 from benchmarks.nexmark.queries import QUERIES
 from benchmarks.nexmark.run import EVENTS, Plan, check, measure_plan
 from benchmarks.result import show
@@ -21,6 +24,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-csv", action="store_true", help="leave out the queries over a file")
     parser.add_argument("--check", action="store_true", help="compare with the oracle, measure nothing")
+    parser.add_argument(
+        "--pyflink", default=os.environ.get(VARIABLE, ""), metavar="PYTHON", help=f"an interpreter that has PyFlink (default: ${VARIABLE})"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--short", action="store_true", help="small and quick, for crashes only")
     given = parser.parse_args()
@@ -28,7 +34,7 @@ def main() -> int:
     unknown = [name for name in names if name not in QUERIES]
     if unknown:
         parser.error(f"no query {', '.join(unknown)}; there are: {', '.join(QUERIES)}")
-    plan = Plan(given.events, names, not given.no_csv, given.seed)
+    plan = Plan(given.events, names, not given.no_csv, given.seed, given.pyflink)
     if given.check:
         check(plan.names(), plan.seed)
         print(f"{len(plan.names())} queries give the oracle's rows")

@@ -6,13 +6,16 @@ Its keys must be texts, which costs it a conversion a record. Its clock is given
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from benchmarks.nexmark.events import Bid, Event, Person, is_bid
+from benchmarks.nexmark.events import Auction, Bid, Event, Person, is_bid
+from benchmarks.nexmark.joins import CATEGORY, SIDE, STATES
 from benchmarks.nexmark.rows import channel_of, day_of, folders, middling, priced
 from benchmarks.nexmark.totals import ChannelTotals, PriceTotals, TrafficTotals
+from benchmarks.nexmark.windows import NotOutbid
 
 __all__ = ["FLOWS", "missing", "run_flow"]
 
@@ -111,7 +114,9 @@ def q7(op: Any, stream: Any) -> Any:
             best.append(bid)
         return best
 
-    keyed = op.key_on("all", bids(op, stream), lambda _: "all")
+    likely = NotOutbid()  # the same saving as in our program
+    likely.best = {}
+    keyed = op.key_on("all", op.filter("likely", stream, likely.filter), lambda _: "all")
     tumbling = w.TumblingWindower(length=timedelta(seconds=10), align_to=EPOCH)
     best = w.fold_window("best", keyed, clock(), tumbling, list, add, lambda a, b: a + b).down
     return op.flat_map("rows", best, lambda r: [(b.auction, b.price, b.bidder, b.date_time, b.extra) for b in r[1][1]])
@@ -149,6 +154,72 @@ def q18(op: Any, stream: Any) -> Any:
         return (latest, latest)
 
     return op.map("rows", op.stateful_map("latest", keyed, later), lambda pair: pair[1])
+
+
+def meeting(op: Any, keyed: Any, wanted: Callable[[Any], Any], pair: Callable[[Any, Any], Any]) -> Any:
+    """Records that wait for the one record of their key: `wanted` says what is remembered of that, () if nothing, None for the others."""
+
+    def meet(state: Any, value: Any) -> tuple[Any, list[Any]]:
+        one, waiting = (None, []) if state is None else state
+        of_the_one = wanted(value)
+        if of_the_one is not None:
+            return ((of_the_one, ()), [pair(of_the_one, other) for other in waiting] if of_the_one else [])
+        if one is None:
+            waiting.append(value)
+            return ((None, waiting), [])
+        return (state, [pair(one, value)] if one else [])
+
+    return op.map("rows", op.stateful_flat_map("meet", keyed, meet), lambda pair: pair[1])
+
+
+def q3(op: Any, stream: Any) -> Any:
+    """Sellers in three states and their auctions in category 10."""
+
+    def concerned(event: Event) -> bool:
+        return event.__class__ is Person or (event.__class__ is Auction and event.category == CATEGORY)
+
+    def wanted(event: Any) -> Any:
+        if event.__class__ is Auction:
+            return None
+        return (event.name, event.city, event.state) if event.state in STATES else ()
+
+    keyed = op.key_on("person", op.filter("concerned", stream, concerned), lambda e: str(e.id if e.__class__ is Person else e.seller))
+    return meeting(op, keyed, wanted, lambda person, auction: (*person, auction.id))
+
+
+def q13(op: Any, stream: Any) -> Any:
+    """Bids with a row of a side table, which is a second input as in our program."""
+    from bytewax.testing import TestingSource
+
+    both = op.merge("both", bids(op, stream), op.input("side", stream.flow(), TestingSource(SIDE, batch_size=BATCH)))
+    keyed = op.key_on("key", both, lambda r: str(r.auction % 10_000 if r.__class__ is Bid else r[0]))
+    wanted: Callable[[Any], Any] = lambda r: None if r.__class__ is Bid else r
+    return meeting(op, keyed, wanted, lambda row, bid: (bid.auction, bid.bidder, bid.price, bid.date_time, row[1]))
+
+
+def q20(op: Any, stream: Any) -> Any:
+    """Bids for auctions in category 10, with their auction."""
+    others = op.filter("others", stream, lambda event: event.__class__ is not Person)
+    keyed = op.key_on("auction", others, lambda e: str(e.auction if e.__class__ is Bid else e.id))
+    wanted: Callable[[Any], Any] = lambda e: None if e.__class__ is Bid else e if e.category == CATEGORY else ()
+    return meeting(op, keyed, wanted, lambda auction, bid: (bid, auction))
+
+
+def q19(op: Any, stream: Any) -> Any:
+    """The ten dearest bids of each auction, ranked; emits the ranks that changed."""
+
+    def enter(state: Any, bid: Bid) -> tuple[Any, list[Any]]:
+        top = [] if state is None else state
+        if len(top) == 10 and top[9][0] >= bid.price:
+            return (top, [])
+        entry = (bid.price, bid.bidder, bid.date_time)
+        insort(top, entry, key=lambda row: -row[0])
+        del top[10:]
+        first = top.index(entry)
+        return (top, [(bid.auction, rank, row[1], row[0], row[2]) for rank, row in enumerate(top[first:], first + 1)])
+
+    keyed = op.key_on("auction", bids(op, stream), lambda b: str(b.auction))
+    return op.map("rows", op.stateful_flat_map("top", keyed, enter), lambda pair: pair[1])
 
 
 def q14(op: Any, stream: Any) -> Any:
@@ -195,7 +266,7 @@ def q17(op: Any, stream: Any) -> Any:
 
 
 FLOWS: dict[str, Callable[[Any, Any], Any]] = {
-    "q0": q0, "q1": q1, "q2": q2, "q5": q5, "q7": q7, "q8": q8, "q11": q11, "q14": q14,
-    "q15": q15, "q16": q16, "q17": q17, "q18": q18, "q21": q21, "q22": q22,
+    "q0": q0, "q1": q1, "q2": q2, "q3": q3, "q5": q5, "q7": q7, "q8": q8, "q11": q11, "q13": q13, "q14": q14,
+    "q15": q15, "q16": q16, "q17": q17, "q18": q18, "q19": q19, "q20": q20, "q21": q21, "q22": q22,
 }  # fmt: skip
 """Those that it can express without an operator written for the purpose."""

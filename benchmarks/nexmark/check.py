@@ -20,7 +20,7 @@ from benchmarks.nexmark.queries import CONFIG, QUERIES
 from benchmarks.sinks import Keeping
 from sage_actor.ports import offload
 
-__all__ = ["difference", "expected_rows", "oracle_of", "our_rows"]
+__all__ = ["difference", "expected_rows", "oracle_of", "our_rows", "standing"]
 
 Row = tuple[Any, ...]
 
@@ -72,6 +72,12 @@ async def with_our_clock(events: Sequence[Event]) -> list[Any]:
 def expected_rows(name: str, oracle: Oracle) -> list[Row]:
     """What the oracle says."""
     return oracle.answer(name, time_of_seq() if name == "q12" else "")
+
+
+def standing(name: str, rows: Sequence[Row]) -> list[Row]:
+    """What stands at the end of rows in the oracle's form: all, or of an updating query the last one of each key."""
+    columns = QUERIES[name].key_columns
+    return list({row[:columns]: row for row in rows}.values()) if columns else list(rows)
 
 
 def difference(ours: Sequence[Row], expected: Sequence[Row]) -> str:

@@ -387,7 +387,7 @@ class GeneralWindows:
             self.frozen.replace()
         whole = full or not self.tracking
         self.freezes += 1
-        everything = map(dict.values, list(self.open.values())) if whole else None
+        everything = (list(windows.values()) for windows in list(self.open.values())) if whole else None
         dirty, self.dirty = self.dirty, {}
         removed, self.removed = self.removed, {}
         self.tracking = True

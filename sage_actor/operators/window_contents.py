@@ -53,7 +53,7 @@ def freeze_content(content: Content, listed: bool) -> tuple[Any, Any]:
     elif not is_unchanging(accumulator):
         accumulator, pickled = dump(accumulator), True
     notes = dump(content.memory) if content.memory else b""
-    times = (tuple(content.timers), tuple(content.alarms))
+    times = (tuple(sorted(content.timers)), tuple(sorted(content.alarms)))
     value = (content.start, content.end, pickled, accumulator, content.records, content.latest, notes, times)
     return (content.key, content.id), value
 

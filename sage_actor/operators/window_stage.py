@@ -189,9 +189,7 @@ class WindowStage(Stage):
                 self.late += [base + index for index in late]
                 late.clear()
 
-    async def _add_one_by_one(
-        self, keys: list[Any] | None, values: list[Any], stamps: list[int], marks: list[int], emit: Emit
-    ) -> None:
+    async def _add_one_by_one(self, keys: list[Any] | None, values: list[Any], stamps: list[int], marks: list[int], emit: Emit) -> None:
         assert self.selector is not None
         for index, value in enumerate(values):
             try:

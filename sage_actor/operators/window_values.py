@@ -6,7 +6,8 @@ import copy
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from sage_actor.dataflow.windows import TimeSpan
 from sage_actor.state.pickling import dump, is_unchanging, load
@@ -14,7 +15,8 @@ from sage_actor.state.pickling import dump, is_unchanging, load
 __all__ = ["KernelFunctions", "WindowValues"]
 
 
-class KernelFunctions(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class KernelFunctions:
     """What the kernels in _core call; see `WindowFunctions` in _core/window.pyi."""
 
     create: Callable[[], Any] | None

@@ -170,7 +170,7 @@ class Checkpoints:
             self._go_on()
 
     async def commits(self, number: int) -> bool:
-        """Wait until every task has heard that a checkpoint is complete and its sinks have committed it; False if the attempt ends first."""
+        """Wait until every task has heard that a checkpoint is complete and has committed it; False if the attempt ends first."""
         while not (done := all(self._has_committed(task, number) for task in self.tasks)) and not self.closed:
             self.heard.clear()
             await self.heard.wait()
@@ -210,9 +210,9 @@ class Checkpoints:
     def _count(self, task: int, records: int) -> None:
         self.read_at[task] = records
         every = self.settings.checkpoint_every
-        if every and sum(self.read_at.values()) - self.counted >= every:
-            if self.clock.monotonic() - self.ended_at >= self.settings.checkpoint_min_pause:
-                self.trigger()
+        is_due = every and sum(self.read_at.values()) - self.counted >= every
+        if is_due and self.clock.monotonic() - self.ended_at >= self.settings.checkpoint_min_pause:
+            self.trigger()
 
     def _take(self, number: int, task: int, parts: list[OperatorPart]) -> None:
         pending = self.pending
@@ -243,13 +243,13 @@ class Checkpoints:
         except (SageError, OSError) as error:
             self._give_up(pending, error)
             return
+        done = Completed(pending.number, self.clock.monotonic() - pending.begun, manifest.size)
+        self.counters.complete(done.number, seconds=done.seconds, nbytes=done.nbytes, now_ms=self.clock.now_ms())
         if self.closed:
-            return
+            return  # nobody waits for it any more, but the next attempt begins with it
         self._settle(pending)
         self.failures = 0
-        done = Completed(pending.number, self.ended_at - pending.begun, manifest.size)
         self.completed.append(done)
-        self.counters.complete(done.number, seconds=done.seconds, nbytes=done.nbytes, now_ms=self.clock.now_ms())
         EVENTS.info(
             "checkpoint complete", extra={"job": self.job, "checkpoint": done.number, "seconds": done.seconds, "bytes": done.nbytes}
         )

@@ -117,8 +117,8 @@ class GateLoop:
         kind = marker.kind
         if kind == WATERMARK:
             self.valve.advance(channel, marker.value)
-            if not self.task.has_own_time:
-                self.task.silent = self.valve.idle
+            if not self.valve.idle and not self.task.has_own_time:
+                self.task.silent = False
         elif kind == IDLE:
             self.valve.fall_idle(channel)
             await self._fall_idle()

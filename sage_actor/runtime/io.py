@@ -182,16 +182,23 @@ def classify_source(given: Any, config: Mapping[str, Any] | None, keywords: Mapp
     raise GraphError(f"source: {given!r} is neither a Source nor (async) iterable")
 
 
+def can_go_on(given: Any) -> bool:
+    """For a `Source` or its class: whether it implements going on from a position."""
+    cls: Any = given if isinstance(given, type) else type(cast("object", given))
+    base: Any = Source
+    if not issubclass(cls, base):
+        return True
+    return bool(cls.seek is not base.seek or cls.assign is not base.assign)
+
+
 def keep_pristine(options: dict[str, Any], *, checkpoints: bool) -> bool:
     """Before a job that may be restarted: whether its source can be read again, from the start or (with checkpoints) a position.
 
     Iterators are gone once they have been read, and so is a `Source` object that cannot be copied.
     """
     given: Any = options["source"]
-    if isinstance(given, type) or isinstance(given, Source):
-        cls: Any = given if isinstance(given, type) else type(given)
-        if checkpoints and cls.seek is Source.seek and cls.assign is Source.assign:
-            return False
+    if checkpoints and not can_go_on(given):
+        return False
     if isinstance(given, type):
         return True
     if isinstance(given, Source):
@@ -215,7 +222,7 @@ def make_source(options: Mapping[str, Any]) -> Source[Any]:
         return made
     if isinstance(given, Source):
         # The object that was given serves the first attempt; a later one begins with a copy of what it was before.
-        source: Source[Any] = copy.deepcopy(options["pristine"]) if options.get("used") else given
+        source = cast("Source[Any]", copy.deepcopy(options["pristine"]) if options.get("used") else given)
         cast("dict[str, Any]", options)["used"] = True
         return source
     if isinstance(given, AsyncIterable):

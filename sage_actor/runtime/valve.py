@@ -51,6 +51,8 @@ class Valve:
         column = batch.watermarks
         if not column:
             return
+        if column[-1] == MAX_WATERMARK:  # what only its end has brought; the end of one is not the end of time
+            batch.watermarks = column = [state.watermark if mark == MAX_WATERMARK else mark for mark in column]
         others = MAX_WATERMARK
         for other in self.channels:
             if other is not state and other.active and other.aligned and other.watermark < others:
@@ -60,10 +62,12 @@ class Valve:
         self._rise(combined[-1])
 
     def advance(self, channel: int, watermark: int) -> int:
-        """A watermark has come; answers the combined one."""
+        """A watermark has come; answers the combined one, which is never the end of time: that is the task's to tell."""
         state = self.channels[channel]
         if not state.timed:
             return self.watermark
+        if watermark == MAX_WATERMARK:
+            return self._leave(state)  # as its end, which follows: while others are silent, their time has not come to its end
         if not state.active:
             self._wake(state)
         self._raise(state, watermark)

@@ -96,12 +96,12 @@ class WorkerSide:
             self.job = job
             if snapshots.url is not None:
                 snapshots = replace(snapshots, storage=open_storage(snapshots.url, job.name))
-            host = TaskHost(self.endpoint.worker, job, settings, self.endpoint, self._report, snapshots)
-            host.deploy(specs)
+            # Known before it is complete: what it has put on disk goes with it, also if a task cannot be built.
+            self.host = TaskHost(self.endpoint.worker, job, settings, self.endpoint, self._report, snapshots)
+            self.host.deploy(specs)
         except Exception as error:  # noqa: BLE001 - whatever the user's pickles raise is the owner's to report
             self._say("failed", pack_error(explain_deploy(error, self.endpoint.worker)))
             return
-        self.host = host
         early, self.early = self.early, []
         self._say("ready", os.getpid())
         for sender, frame in early:

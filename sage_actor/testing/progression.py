@@ -1,8 +1,5 @@
 """The progression test: disjoint arithmetic progressions through everything that keeps state, under crashes, into a store that
-checks that nothing is lost, duplicated or out of order.
-
-    python -m sage_actor.testing.progression --seeds 5000
-"""
+checks that nothing is lost, duplicated or out of order."""
 
 from __future__ import annotations
 
@@ -10,8 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sage_actor as sage
 from sage_actor.dataflow.context import FunctionContext
@@ -19,13 +15,13 @@ from sage_actor.dataflow.process_functions import KeyedContext, KeyedProcessFunc
 from sage_actor.dataflow.source import Source
 from sage_actor.ports import current_clock, current_random
 from sage_actor.testing.simulated_faults import FaultRates, PlannedFault, draw_faults
-from sage_actor.testing.simulated_hooks import hooked
-from sage_actor.testing.simulated_lives import Life, live
+from sage_actor.testing.simulated_findings import Finding, examine
+from sage_actor.testing.simulated_lives import Life
+from sage_actor.testing.simulated_run import SimulatedReport, run_course
 from sage_actor.testing.simulated_site import Site
 from sage_actor.testing.simulated_store import STORE, SimulatedStore, StoreSink
-from sage_actor.testing.simulation import Simulation
 
-__all__ = ["ProgressionReport", "ProgressionSource", "run_progression"]
+__all__ = ["ProgressionSource", "examine_progression", "run_progression"]
 
 SPLITS: Final = 4
 LENGTH: Final = 40  # records of each split
@@ -33,7 +29,6 @@ KEYS: Final = 5
 STEP_MS: Final = 100
 WINDOW_MS: Final = 1000
 SLOW: Final = 8  # records at the end of each split that are held back while faults are outstanding
-LIMIT: Final = 20.0  # virtual seconds after which nothing is held back any more
 LADDERS: Final = ((1,), (2,), (4,), (2, 3, 1), (2, 3, 1), (1, 2, 4), (4, 1, 2))
 
 SITE: Final[ContextVar[Site]] = ContextVar("SITE")
@@ -49,7 +44,7 @@ class ProgressionSource(Source[int]):
         self.left = {split: 0 for split in range(SPLITS) if split % context.parallelism == context.subtask_index}
 
     async def assign(self, splits: Sequence[object]) -> None:
-        self.left = dict(splits)  # type: ignore[call-overload]
+        self.left = dict(cast("Sequence[tuple[int, int]]", splits))
 
     def splits(self) -> Sequence[object]:
         return list(self.left.items())
@@ -60,7 +55,7 @@ class ProgressionSource(Source[int]):
         chance = current_random()
         if chance.random() < 0.3:
             await current_clock().sleep(chance.random() * 0.2)
-        if min(self.left.values()) >= LENGTH - SLOW and _is_holding():
+        if min(self.left.values()) >= LENGTH - SLOW and SITE.get().is_holding:
             await current_clock().sleep(chance.random())
             limit = 1
         return self._take(min(limit, chance.choice((1, 2, 5))))
@@ -74,11 +69,6 @@ class ProgressionSource(Source[int]):
             if self.left[split] == LENGTH:
                 del self.left[split]
         return taken
-
-
-def _is_holding() -> bool:
-    site = SITE.get()
-    return site.kills_left > 0 and site.loop.time() < LIMIT
 
 
 def time_of(value: int) -> int:
@@ -103,7 +93,7 @@ def add(state: tuple[int, int], value: int) -> tuple[int, int]:
     return state[0] + 1, state[1] + value
 
 
-class Buckets(KeyedProcessFunction):
+class Buckets(KeyedProcessFunction[int, Any]):
     """Counts the records of each key and second, in state, and tells them when a timer says that the second is over."""
 
     def open(self, context: Any) -> None:
@@ -130,7 +120,7 @@ class Oracle:
 
     def __init__(self, store: SimulatedStore) -> None:
         self.store = store
-        self.counted: dict[int, tuple[int, int]] = {}
+        self.counted: dict[int, dict[int, int]] = {key: {} for key in range(KEYS)}
         self.rows: Counter[Any] = Counter()
         self.problems: list[str] = []
         store.on_commit = self.judge
@@ -153,11 +143,12 @@ class Oracle:
                     self.problems.append(f"wrong: {record}, expected {self.expected.get((kind, key, bucket))}")
             else:
                 key, (number, total) = record
-                before = self.counted.get(key, (0, 0))[0]
+                counted = self.counted[key]
+                before = next(reversed(counted), 0)
                 if number != before + 1:
-                    word = "lost" if number > before + 1 else "duplicated"
+                    word = "duplicated" if number in counted else "disordered"
                     self.problems.append(f"{word}: count {number} of key {key} was committed behind {before}")
-                self.counted[key] = (number, total)
+                counted[number] = total
 
     def finish(self, collected: Sequence[Any]) -> None:
         """The job has finished, and has collected these.
@@ -168,8 +159,12 @@ class Oracle:
         missing = {row for row in self.expected if not self.rows[*row, self.expected[row]]}
         if missing:
             self.problems.append(f"lost: {len(missing)} results, such as {sorted(missing)[:3]}")
-        if self.counted != self.totals:
-            self.problems.append(f"final counts {self.counted}, expected {self.totals}")
+        for key, (number, total) in self.totals.items():
+            counted = self.counted[key]
+            if len(counted) != number:
+                self.problems.append(f"lost: {number - len(counted)} counts of key {key}")
+            elif counted[number] != total:
+                self.problems.append(f"wrong: the sum of key {key} is {counted[number]}, expected {total}")
         timers = Counter({row: count for row, count in self.rows.items() if row[0] == "timer"})
         if Counter(collected) != timers:
             self.problems.append(f"collected {len(collected)} rows, which are not the {sum(timers.values())} of the table")
@@ -178,25 +173,6 @@ class Oracle:
             self.problems.append(f"left behind, neither committed nor aborted: {open_ones[:5]}")
         problems = self.store.violations + self.problems
         assert not problems, "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressionReport:
-    """What one seed went through.
-
-    Attributes:
-        lives: how often the job was started.
-        counts: crashes, checkpoints, restores.
-        kills: how often something was killed at each point.
-        happened: the faults that struck, in words.
-        log_hash: of the run.
-    """
-
-    lives: int
-    counts: Counter[str]
-    kills: Counter[str]
-    happened: list[str]
-    log_hash: str
 
 
 class Course:
@@ -212,6 +188,8 @@ class Course:
         self.shuffled = chance.random() < 0.5
         self.busy = chance.choice((0.0, 0.0, 1e-4, 2e-3))
         self.collected: list[Any] = []
+        self.seed = seed
+        self.oracle: Oracle | None = None
         self.settings = {
             "checkpoint.dir": "checkpoints",
             "checkpoint.interval": chance.choice((0.1, 0.3)),
@@ -225,6 +203,18 @@ class Course:
             "buffer.records": chance.choice((1, 1, 2, 16, 4096)),
             "batch.records": chance.choice((1, 3, 64, 4096)),
         }
+
+    def begin(self, site: Site) -> None:
+        """Open a store, with somebody who watches it."""
+        store = SimulatedStore(random.Random(f"store {self.seed}"))
+        STORE.set(store)
+        SITE.set(site)
+        self.oracle = Oracle(store)
+
+    def finish(self) -> None:
+        """Look at what has come into the store."""
+        assert self.oracle is not None
+        self.oracle.finish(self.collected)
 
     async def run(self, life: Life) -> None:
         """The job, in one life."""
@@ -250,7 +240,7 @@ class Course:
         return timers.collect()  # type: ignore[no-any-return]
 
 
-def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None, *, max_steps: int = 1_000_000) -> ProgressionReport:
+def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None, *, max_steps: int = 1_000_000) -> SimulatedReport:
     """One seed, from nothing to the end of the job.
 
     Args:
@@ -261,28 +251,9 @@ def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None, *, 
     Raises:
         AssertionError: something was lost, duplicated or out of order.
     """
-    planned = draw_faults(seed, FaultRates()) if faults is None else faults
-    found: list[tuple[int, Site]] = []
-    course = Course(seed)
+    return run_course(seed, draw_faults(seed, FaultRates()) if faults is None else faults, Course(seed), max_steps=max_steps)
 
-    async def main() -> None:
-        site = Site(seed, planned)
-        store = SimulatedStore(random.Random(f"store {seed}"))
-        STORE.set(store)
-        SITE.set(site)
-        oracle = Oracle(store)
-        found.append((0, site))
-        with site.open(), hooked(site):
-            lives = await live(site, course.lives, course.run)
-        found[0] = (lives, site)
-        oracle.finish(course.collected)
 
-    simulation = Simulation(seed, max_steps=max_steps, busy=course.busy)
-    try:
-        simulation.run(main)
-    except BaseException as error:
-        for line in found[0][1].happened if found else ():
-            error.add_note(line)
-        raise
-    lives, site = found[0]
-    return ProgressionReport(lives, site.counts, site.kills, site.happened, simulation.log_hash)
+def examine_progression(seed: int) -> SimulatedReport | Finding:
+    """The same, and again with a kill more if nothing has crashed; what is wrong comes back, with the faults that led to it."""
+    return examine(seed, FaultRates(), run_progression)

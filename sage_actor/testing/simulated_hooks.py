@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from sage_actor.checkpoint.part_names import checkpoint_of
 from sage_actor.checkpoint.storage import AttemptStart, CheckpointStorage
+from sage_actor.dataflow.source import NOT_READY
 from sage_actor.operators import sink_stage
+from sage_actor.ports import current_random
+from sage_actor.runtime import source_loop
 from sage_actor.runtime.task_host import TaskHost
 from sage_actor.runtime.task_snapshots import TaskSnapshots
 from sage_actor.testing.simulated_process import PROCESS
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from sage_actor.checkpoint.manifest import Manifest
     from sage_actor.dataflow.graph import Operator
     from sage_actor.dataflow.sink import Sink
+    from sage_actor.dataflow.source import Source
     from sage_actor.operators.stages import Stage
     from sage_actor.state.operator_state import OperatorState
     from sage_actor.testing.simulated_site import Site
@@ -24,11 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["hooked"]
 
 _SAVED: Final = ("saved", "final")
+_PAUSE: Final = 0.05  # virtual seconds
+_HOLDS: Final = 500  # pauses
 
 
 @contextlib.contextmanager
-def hooked(site: Site) -> Generator[None, None, None]:
-    """Inside, the kill-points and messages of every job pass through `site`."""
+def hooked(site: Site, *, slow_sources: bool = False) -> Generator[None, None, None]:
+    """Inside, the kill-points and messages of every job pass through `site`.
+
+    Args:
+        site: of the run.
+        slow_sources: sources give little at a time, with pauses, and do not end before the last planned kill.
+    """
     replaced: list[tuple[object, str, Any]] = []
 
     def replace(owner: object, name: str, made: Callable[[Any], Any]) -> None:
@@ -42,6 +55,8 @@ def hooked(site: Site) -> Generator[None, None, None]:
     replace(TaskHost, "order", lambda original: _order(site, original))
     replace(TaskSnapshots, "open_state", lambda original: _open_state(site, original))
     replace(sink_stage, "make_sink", lambda original: _make_sink(site, original))
+    if slow_sources:
+        replace(source_loop, "make_source", lambda original: _make_source(site, original))
     try:
         yield
     finally:
@@ -53,6 +68,7 @@ def _begin_attempt(site: Site, original: Any) -> Any:
     async def begin_attempt(storage: CheckpointStorage, *, resume: bool, restore: str | None = None) -> AttemptStart:
         start: AttemptStart = await original(storage, resume=resume, restore=restore)
         site.took_over.append(PROCESS.get())
+        site.counts["skipped"] += len(start.skipped)
         if start.manifest is not None:
             site.counts["restores"] += 1
         return start
@@ -65,6 +81,9 @@ def _complete(site: Site, original: Any) -> Any:
         await site.pass_through("before manifest")
         await original(storage, manifest)
         site.counts["checkpoints"] += 1
+        files = [ref for operator in manifest.operators.values() for part in operator.parts for ref in part.files]
+        own = [ref for ref in files if checkpoint_of(ref.name.rpartition("/")[2]) == manifest.checkpoint]
+        site.newest = [site.disk.logged, *(storage.path_of(ref.name) for ref in own)]
         await site.pass_through("after manifest, before notification")
 
     return complete
@@ -108,13 +127,37 @@ def _open_state(site: Site, original: Any) -> Any:
     return open_state
 
 
+def _make_source(site: Site, original: Any) -> Any:
+    def make_source(options: Mapping[str, Any]) -> Source[Any]:
+        source: Any = original(options)
+        kind: Any = type(source)
+        read: Callable[[Any, int], Awaitable[Any]] = kind.read
+
+        async def slow_read(limit: int) -> Any:
+            chance = current_random()
+            await asyncio.sleep(chance.random() * _PAUSE)
+            got = await read(source, min(limit, chance.choice((1, 2, 5))))
+            for _ in range(_HOLDS if got is None else 0):
+                if site.is_holding:
+                    await asyncio.sleep(_PAUSE)
+            return got
+
+        source.read = slow_read
+        source.read_nowait = lambda limit: NOT_READY  # pyright: ignore[reportUnknownLambdaType]
+        return source  # type: ignore[no-any-return]
+
+    return make_source
+
+
 def _make_sink(site: Site, original: Any) -> Any:
     prepared: Counter[int] = Counter()  # of each checkpoint, how many sinks have something to commit
     committed: Counter[int] = Counter()
 
     def make_sink(operator: Operator, stage: Stage) -> Sink[Any]:
         sink: Any = original(operator, stage)
-        prepare, commit = type(sink).prepare, type(sink).commit
+        kind: Any = type(sink)
+        prepare: Callable[[Any, int], Awaitable[Any]] = kind.prepare
+        commit: Callable[[Any, int, object], Awaitable[None]] = kind.commit
 
         async def watched_prepare(checkpoint: int) -> object:
             await site.pass_through("before pre-commit")

@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sage_actor import plugins
 from sage_actor._core.frame import DATA, MARKER, decode
@@ -25,16 +25,21 @@ if TYPE_CHECKING:
 __all__ = ["Site"]
 
 
+_LIMIT: Final = 20.0
+"""Virtual seconds after which nothing waits for the planned kills any more."""
+
+
 class Site:
     """Made inside a running simulation. Carries out the faults, and counts what a run went through.
 
     Attributes:
         processes, disk, backend: of this run; the disk and backend ``simulated`` are found by jobs on this loop.
         happened: each fault that struck, and what it led to, in order and in words.
-        kills: how often a process was killed at each point.
+        kills: how often a process was killed, by point and scope.
         counts: ``crashes``, ``zombies``, ``checkpoints``, ``restores``, ``damaged`` files, and checkpoints ``skipped`` for them.
         hosts: what runs tasks, with the process each is in.
         took_over: the process of each attempt that has begun.
+        newest: the files that the newest checkpoint stands on and no older one: what it wrote itself.
     """
 
     def __init__(self, seed: int, faults: Sequence[PlannedFault]) -> None:
@@ -46,10 +51,11 @@ class Site:
         self.disk = _Disk(self)
         self.backend = SimulatedBackend(self.processes, self.chance, self.chance.choice((0.001, 0.01, 0.1)), self._meddle)
         self.happened: list[str] = []
-        self.kills: Counter[str] = Counter()
+        self.kills: Counter[tuple[str, str]] = Counter()
         self.counts: Counter[str] = Counter()
         self.hosts: list[tuple[TaskHost, SimulatedProcess | None]] = []
         self.took_over: list[SimulatedProcess | None] = []
+        self.newest: list[str] = []
         self._kills = deque(fault for fault in faults if fault.kind == "kill")
         self._occasions = {kind: deque(fault for fault in faults if fault.kind == kind) for kind in COUNTED}
         self._timed = [fault for fault in faults if fault.kind not in COUNTED and fault.kind != "kill"]
@@ -76,9 +82,9 @@ class Site:
         return self.backend
 
     @property
-    def kills_left(self) -> int:
-        """How many of the planned kills have not happened."""
-        return len(self._kills)
+    def is_holding(self) -> bool:
+        """Whether sources hold their last records back, so that what is planned can still happen."""
+        return bool(self._kills) and self.loop.time() < _LIMIT
 
     # -- faults at places ------------------------------------------------------------------------------------------------
 
@@ -97,7 +103,7 @@ class Site:
             return False
         self._kills.popleft()
         self._passages.clear()
-        self.kills[point] += 1
+        self.kills[point, kill.scope] += 1
         self.happened.append(f"{self.loop.time():.3f} {process.name}: {kill}")
         self.crash(process, kill.scope)
         return not process.alive
@@ -156,8 +162,14 @@ class Site:
                 self.processes.crash(other)
             self.disk.crash()
             if scope == "torn":
-                self.disk.tear(self.chance.choice(self.disk.newest()))
-                self.counts["damaged"] += 1
+                self._damage()
+
+    def _damage(self) -> None:
+        there = self.disk.paths()
+        candidates = [path for path in self.newest if path in there]
+        if candidates:
+            self.disk.tear(self.chance.choice(candidates))
+            self.counts["damaged"] += 1
 
     # -- faults at times ---------------------------------------------------------------------------------------------------
 
@@ -198,21 +210,14 @@ class _Disk(SimulatedDisk):
     def __init__(self, site: Site) -> None:
         super().__init__(random.Random(site.chance.getrandbits(64)), site.loop.sage_clock, DiskFaults(slow_seconds=0.3))
         self._site = site
-        self._parts: list[str] = []
-        self._manifests: list[str] = []
-
-    def newest(self) -> list[str]:
-        """The files that the newest manifest stands on and no older one: itself, and the parts written since the one before."""
-        there = set(self.paths())
-        return [path for path in (*self._parts, *self._manifests[-1:]) if path in there]
+        self.logged = ""  # the last file that is not a part: within `complete` that of the manifest
 
     async def create_new(self, path: str, blocks: AsyncIterable[bytes], *, fsync: bool = True) -> None:
         if "/parts/" not in path:
             await super().create_new(path, blocks, fsync=fsync)
-            self._manifests.append(path)
+            self.logged = path
             return
         await super().create_new(path, self._watched(blocks), fsync=fsync)
-        self._parts.append(path)
         await self._site.pass_through("after state fsync")
 
     async def _watched(self, blocks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

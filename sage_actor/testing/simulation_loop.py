@@ -159,7 +159,7 @@ class SimulationLoop(base_events.BaseEventLoop):
         handle = self._chooser.take(ready)
         if handle.cancelled():
             return
-        process: SimulatedProcess | None = handle._context.get(PROCESS)
+        process: SimulatedProcess | None = handle._context.get(PROCESS)  # type: ignore[attr-defined]
         if process is not None and not process.admits(handle):
             return
         if self.steps >= self.max_steps:
@@ -245,11 +245,11 @@ class SimulationLoop(base_events.BaseEventLoop):
         """The run is over: let go of what killed processes held. What their ``finally`` blocks do now concerns nobody."""
         self._burying = True
         for task, process in self._dead.items():
-            coroutine = task.get_coro()
+            coroutine: Any = task.get_coro()
             for _ in range(_BURIALS):
                 try:
                     # Thrown, not closed: closing leaves an asynchronous generator that is being awaited neither open nor closed.
-                    process.context.copy().run(coroutine.throw, _Buried())  # type: ignore[union-attr, arg-type]
+                    process.context.copy().run(coroutine.throw, _Buried())
                 except BaseException:  # noqa: BLE001 - what comes out of the user's coroutine at last concerns nobody
                     break
         self._dead.clear()

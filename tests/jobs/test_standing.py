@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import ClassVar
 
 import pytest
@@ -13,8 +14,11 @@ import sage_actor as sage
 from sage_actor.dataflow.context import FunctionContext
 from sage_actor.errors import JobError
 from sage_actor.jobs.standing import in_words, size_in_words, standing
+from sage_actor.ports import current_clock
 from sage_actor.runtime.job import Job
+from sage_actor.stream.environment import Environment
 from sage_actor.testing import Simulation
+from sage_actor.testing.simulated_disk import SimulatedDisk
 
 
 class Numbers(sage.Source[int]):
@@ -43,15 +47,15 @@ class Numbers(sage.Source[int]):
 
 
 class FailsOnce:
-    """Raises at 2000, once in its life, which is longer than an attempt."""
+    """Raises at 500, once in its life, which is longer than an attempt."""
 
     failed: ClassVar[bool]
 
     def __call__(self, n: int) -> int:
-        if n == 2000 and not self.failed:
+        if n == 500 and not self.failed:
             type(self).failed = True
             Numbers.let.clear()
-            raise ValueError("at 2000")
+            raise ValueError("at 500")
         return n
 
 
@@ -64,8 +68,9 @@ async def until(true: Callable[[], object]) -> None:
 
 async def main() -> None:
     Numbers.let, FailsOnce.failed = asyncio.Event(), False
-    config = {"checkpoint.interval": "100ms", "restart.delay": "5s", "restart.jitter": 0}
-    async with sage.Environment("stands", config=config) as env:
+    asyncio.get_running_loop().sage_disk = SimulatedDisk(Random(0), current_clock())  # type: ignore[attr-defined]
+    config = {"checkpoint.dir": "/checkpoints", "checkpoint.interval": "100ms", "restart.delay": "5s", "restart.jitter": 0}
+    async with Environment("stands", config=config) as env:
         env.from_source(Numbers, bounded=False, name="numbers").map(FailsOnce(), name="fails").key_by(
             lambda n: n % 3
         ).count().set_parallelism(2).sink(lambda pair: None)
@@ -77,7 +82,7 @@ async def main() -> None:
         assert in_words(job) == "running"
         await until(lambda: job.status == "restarting")
         assert in_words(job) == f"restarting after {job.latest_error} (attempt 2)"
-        assert "operator 'fails', source position 2000: ValueError: at 2000" in in_words(job)
+        assert "operator 'fails', source position 500: ValueError: at 500" in in_words(job)
         assert standing(job)["restoring"] is None
         await until(lambda: job.restoring is not None and job.restoring.opened == 2)
         told = standing(job)
@@ -86,7 +91,7 @@ async def main() -> None:
         assert told["restoring"]["checkpoint"] == told["restored_from"] == job.checkpoint_counters.newest
         assert told["restoring"]["bytes"] > 0
         assert in_words(job) == f"restoring state: 2 of 3 tasks, {size_in_words(told['restoring']['bytes'])}"
-        assert "at 2000" in told["latest_error"]
+        assert "at 500" in told["latest_error"]
         assert json.loads(json.dumps(told))["attempts"] == 2
         completed = job.checkpoint_counters.completed
         Numbers.let.set()

@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from progression import Settings
 
-__all__ = ["Run", "patiently"]
+__all__ = ["Run", "has_ended", "lives_until"]
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 120.0
+LOOK = 0.005
+"""Seconds between two looks at what a process has written down."""
 MARK = "SAGE_KILL9_RUN"
 
 
-def patiently(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Look again and again until it holds."""
-    deadline = time.monotonic() + seconds
+def lives_until(process: subprocess.Popen[Any], condition: Callable[[], object], what: str) -> bool:
+    """Look again and again until it holds, or the process has ended; answers whether it holds."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.005)
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        if process.poll() is not None:
+            return bool(condition())
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK)
+    return True
+
+
+def has_ended(pid: int, seconds: float) -> bool:
+    """Wait for the end of any process, a child of ours or not."""
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([ended], [], [], seconds)[0])
+    finally:
+        os.close(ended)
 
 
 @dataclass(slots=True)
@@ -116,6 +136,11 @@ class Run:
                 found.append(Process(int(entry.name), b"worker_boot.py" in command))
         return sorted(found, key=lambda process: (process.pid != self.process.pid, process.pid))
 
+    def until(self, condition: Callable[[], object], what: str) -> bool:
+        """Wait until it holds or the owner has ended; answers whether the owner lives."""
+        lives_until(self.process, condition, what)
+        return self.process.poll() is None
+
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
@@ -155,10 +180,9 @@ class Run:
 
     def wait_alone(self) -> list[int]:
         """Wait until nothing of the run lives; answers who would not go, and kills them."""
-        try:
-            patiently(lambda: not self.processes(), "orphans", 15.0)
-        except AssertionError:
-            left = [process.pid for process in self.processes()]
-            self.signal_all(signal.SIGKILL)
-            return left
+        deadline = time.monotonic() + 15.0
+        while living := self.processes():
+            if not has_ended(living[0].pid, max(0.0, deadline - time.monotonic())):
+                self.signal_all(signal.SIGKILL)
+                return [process.pid for process in living]
         return []

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from child import Run, patiently
+from child import Run
 from kill_points import POINTS
 from progression import JOB
 from scenario import Case, Outcome, Scenario
@@ -40,8 +40,7 @@ class Zombie(Scenario):
 def sleep_and_wake(scenario: Scenario, point: str, passage: int, *, late: bool) -> None:
     """See `run_zombie`."""
     old = scenario.start({"point": point, "passage": passage, "victim": "stop"})
-    patiently(lambda: old.marker.exists() or old.process.poll() is not None, f"the first run at {point!r}")
-    if old.process.poll() is not None:
+    if not old.until(old.marker.exists, f"the first run at {point!r}"):
         scenario.problem(f"it never came to {point!r}: {old.process.returncode} {old.said[-500:]}")
         scenario.look(old, ended=old.process.returncode == 0)
         return
@@ -51,7 +50,7 @@ def sleep_and_wake(scenario: Scenario, point: str, passage: int, *, late: bool) 
         if late:
             code = new.wait()
         else:
-            patiently(lambda: len(new.named("complete")) >= 2 or new.process.poll() is not None, "checkpoints of the second run")
+            new.until(lambda: len(new.named("complete")) >= 2, "checkpoints of the second run")
             code = new.process.poll() or 0
     finally:
         old.signal_all(signal.SIGCONT)
@@ -87,7 +86,7 @@ def run_out_of_room(scenario: Scenario, fill: Callable[[Path], None], free: Call
     """See `run_full_disk`."""
     order: dict[str, object] = {"full": str(scenario.folder / "full")}
     first = scenario.start(order)
-    patiently(lambda: len(first.named("complete")) >= 3 or first.process.poll() is not None, "three checkpoints")
+    first.until(lambda: len(first.named("complete")) >= 3, "three checkpoints")
     first.kill()
     scenario.outcome.kills += 1
     scenario.look(first, ended=False)
@@ -104,7 +103,7 @@ def fails_for_want_of_room(scenario: Scenario, order: dict[str, object], fill: C
     before = digests(scenario.folder)
     run = scenario.start(order, config={"restart.strategy": "none"})
     if fill is not None:
-        patiently(lambda: run.named("output") or run.process.poll() is not None, "the first output")
+        run.until(lambda: run.named("output"), "the first output")
         fill(scenario.folder)
     code = run.wait()
     ends = run.named("end")

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from child import has_ended, lives_until
+
 PATIENCE = 180.0
 
 
@@ -38,11 +40,8 @@ class Demo:
 
     def kill_at(self, checkpoint: int) -> None:
         """Kill it when that is complete."""
-        deadline = time.monotonic() + PATIENCE
-        while newest(self.home) < checkpoint:
-            assert self.process.poll() is None, f"it ended before checkpoint {checkpoint}: {self.process.communicate()}"
-            assert time.monotonic() < deadline, "it takes no checkpoints"
-            time.sleep(0.002)
+        reached = lives_until(self.process, lambda: newest(self.home) >= checkpoint, f"checkpoint {checkpoint}")
+        assert reached and self.process.poll() is None, f"it ended before checkpoint {checkpoint}: {self.process.communicate()}"
         self.process.kill()
         self.process.communicate()
 
@@ -79,13 +78,13 @@ def tables(out: str) -> list[str]:
     return kept
 
 
-def alive(home: Path) -> list[str]:
+def alive(home: Path) -> dict[int, str]:
     """Processes that a demo in this data directory has left."""
-    found: list[str] = []
+    found: dict[int, str] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if f"SAGE_KILL9_RUN={home}\0".encode() in (entry / "environ").read_bytes() and (entry / "cmdline").read_bytes():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
     return found
@@ -104,8 +103,7 @@ def show(backend: str, folder: Path) -> None:
     assert not list(home.rglob("*.json")), "a finished demo leaves checkpoints"
     deadline = time.monotonic() + 15
     while left := alive(home):
-        assert time.monotonic() < deadline, f"left running: {left}"
-        time.sleep(0.05)
+        assert has_ended(next(iter(left)), max(0.0, deadline - time.monotonic())), f"left running: {left}"
     print(f"{backend}: killed twice, went on from checkpoint {resumed}, the same {len(tables(out))} lines as unbroken", flush=True)
 
 

@@ -35,6 +35,7 @@ class Settings:
         run: its number.
         progressions, length: so many of so many records each.
         rate: records a second, all sources together.
+        look: seconds between two looks at the job for what is to be written down.
     """
 
     folder: str
@@ -46,6 +47,7 @@ class Settings:
     length: int = 600
     rate: int = 4000
     interval: str = "100ms"
+    look: float = 0.005
     config: dict[str, object] = field(default_factory=lambda: dict[str, object]())
 
     def event(self, name: str, **more: object) -> None:
@@ -175,7 +177,7 @@ async def follow(job: sage.Job, settings: Settings) -> None:
         for done in job.checkpoints[checkpoints:]:
             checkpoints += 1
             settings.event("complete", checkpoint=done.number, seconds=done.seconds)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(settings.look)
 
 
 async def main(settings: Settings) -> None:

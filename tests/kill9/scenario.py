@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from child import Run, patiently
+from child import Run
 from committed import Committed, Faults, judge, leftovers, read_committed
 from damage import Damage
 from progression import JOB, Settings
@@ -26,14 +26,14 @@ class Kill:
         point: a kill-point, or "" for a random time.
         passage: of the point.
         victim: "job", "self" (whoever passes the point), or "worker" (one of them, at a random time; the job goes on).
-        before: seconds, for random times: latest, after the first output.
+        within: for random times: so many records are read after the first output, at most.
         damage: done to the checkpoints afterwards; what it answers, the next run must pass over, loudly.
     """
 
     point: str = ""
     passage: int = 1
     victim: str = "job"
-    before: float = 0.6
+    within: int = 2400
     damage: Callable[[Path], Damage] | None = None
 
 
@@ -154,8 +154,9 @@ class Scenario:
             code = run.wait()
         else:
             run = self.start()
-            patiently(lambda: run.named("output") or run.process.poll() is not None, "the first output")
-            time.sleep(self.chance.uniform(0.05, kill.before))
+            run.until(lambda: run.named("output"), "the first output")
+            enough = run.read + self.chance.randint(100, kill.within)
+            run.until(lambda: run.read >= enough, "some more records")
             if kill.victim == "worker":
                 self.outcome.kills += run.kill_worker(self.chance.randrange(8))
                 return self.survived(run)
@@ -175,13 +176,11 @@ class Scenario:
     def survived(self, run: Run) -> bool:
         """A worker is killed, the job goes on by itself; killed later so that the next run has something to do."""
         attempts = 1
-        patiently(lambda: len(run.named("attempt")) > attempts or run.process.poll() is not None, "another attempt")
+        lives = run.until(lambda: len(run.named("attempt")) > attempts, "another attempt")
         if run.marker.exists():
             self.outcome.kills += 1
-        if run.process.poll() is None:
-            before = len(run.named("complete"))
-            patiently(lambda: len(run.named("complete")) > before or run.process.poll() is not None, "a checkpoint of the new attempt")
-        if run.process.poll() is None:
+        before = len(run.named("complete"))
+        if lives and run.until(lambda: len(run.named("complete")) > before, "a checkpoint of the new attempt"):
             run.kill()
             self.outcome.kills += 1
         elif run.process.returncode:

@@ -48,6 +48,26 @@ class Merging(InPlace):
         return one
 
 
+class Average(AggregateFunction[Row, tuple[int, int], float]):
+    """Accumulators that nobody can change."""
+
+    def create(self) -> tuple[int, int]:
+        return 0, 0
+
+    def add(self, accumulator: tuple[int, int], value: Row, /) -> tuple[int, int]:
+        return accumulator[0] + value[2], accumulator[1] + 1
+
+    def merge(self, one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+        return one[0] + other[0], one[1] + other[1]
+
+    def result(self, accumulator: tuple[int, int], /) -> float:
+        return accumulator[0] / accumulator[1]
+
+
+def nothing() -> list[int]:
+    return []
+
+
 def append(accumulator: list[int], row: Row) -> list[int]:
     accumulator.append(row[2])
     return accumulator
@@ -56,10 +76,10 @@ def append(accumulator: list[int], row: Row) -> list[int]:
 FUNCTIONS: dict[str, Describe] = {
     "in place": lambda w: w.aggregate(InPlace),
     "merging": lambda w: w.aggregate(Merging),
-    "fold": lambda w: w.fold(list[int], append),
+    "fold": lambda w: w.fold(nothing, append),
     "reduce": lambda w: w.reduce(lambda a, b: (a[0], 0, a[2] + b[2])),
     "apply": lambda w: w.apply(lambda key, span, rows: [row[2] for row in rows]),
-    "mean": lambda w: w.mean(lambda row: row[2]),
+    "mean": lambda w: w.aggregate(Average),
 }
 TRIGGERED: dict[str, Describe] = {
     "trigger, in place": lambda w: w.trigger(EventTime()).aggregate(InPlace),
@@ -135,37 +155,227 @@ def test_read_late_it_shows_what_was_when_it_was_frozen(
     case: tuple[Any, str], lateness: int, history: list[tuple[Row, int]], plan: list[int]
 ) -> None:
     fresh = engine_of(*case, lateness=0 if isinstance(case[0], Count) else lateness)
-    plain, mine, saved = Fed(fresh()), Fed(fresh()), dict[Any, Any]()
-    frozen: Iterator[list[tuple[Any, Any]]] | None = None
+    plain, mine = Fed(fresh()), Fed(fresh())
+    saved: dict[Any, Any] = {}
     expected: dict[Any, Any] = {}
-    watermark = MIN_WATERMARK
+    frozen: Iterator[list[tuple[Any, Any]]] | None = None
     for number, (row, mark) in enumerate(history):
         action = plan[number] if number < len(plan) else 0
         if action == 1 and frozen is None:  # the twin's is read at once, mine some records later
             expected = entries_of(plain.engine.freeze(full=not saved))
             frozen = mine.engine.freeze(full=not saved)
-            watermark = mine.engine.watermark
         elif action == 2 and frozen is not None:
             read, frozen = entries_of(frozen), None
             assert read == expected
             saved |= read
-        elif action == 3 and saved and frozen is None and not isinstance(case[0], Count):
-            mine.feed([row], [mark])  # what is lost with the crash is done again
-            mine = Fed(fresh(), columns=mine.out)
-            mine.engine.restore_watermark(plain.engine.watermark)
-            whole = entries_of(plain.engine.freeze(full=True))
-            mine.engine.load(list(copy.deepcopy(whole).items()))
-            entries_of(mine.engine.freeze(full=True))
-            saved = whole
-            continue
         plain.feed([row], [mark])
         mine.feed([row], [mark])
-        assert entries_of(iter([])) == {}
     if frozen is not None:
         read = entries_of(frozen)
         assert read == expected
         saved |= read
-        restored = Fed(fresh())
-        restored.engine.restore_watermark(watermark)
-        restored.engine.load(list(saved.items()))
-        assert len(restored.engine) == sum(value is not DELETED for value in saved.values())
+    saved |= entries_of(mine.engine.freeze(full=not saved))
+    restored = Fed(fresh())
+    restored.engine.restore_watermark(mine.engine.watermark)
+    restored.engine.load(list(copy.deepcopy(saved).items()))
+    assert entries_of(restored.engine.freeze(full=True)) == {key: value for key, value in saved.items() if value is not DELETED}
+    done = len(mine.out[0])
+    for fed in (plain, mine, restored):
+        fed.advance(MAX_WATERMARK)
+    assert (mine.out, mine.late) == (plain.out, plain.late)
+    for mine_column, restored_column in zip(mine.out, restored.out, strict=True):
+        assert sorted(map(repr, restored_column)) == sorted(map(repr, mine_column[done:]))
+
+
+@pytest.mark.parametrize("name", ["in place", "trigger, in place", "apply"])
+@pytest.mark.parametrize("assigner", [Tumbling(10), Session(gap=10)])
+def test_read_in_part_then_changed_everywhere(assigner: Any, name: str) -> None:
+    engine = engine_of(assigner, name)()
+    fed = Fed(engine)
+    rows: list[Row] = [(f"key{number}", 1, number) for number in range(2500)]
+    fed.feed(rows, [MIN_WATERMARK] * 2500)
+    frozen = engine.freeze(full=True)
+    first = entries_of(iter([next(frozen)]))
+    fed.feed([(row[0], 2, -1) for row in rows], [MIN_WATERMARK] * 2500)
+    second = entries_of(iter([next(frozen)]))
+    fed.feed([("new", 1, 7)], [MIN_WATERMARK])
+    fed.advance(50)
+    assert len(engine) == 0
+    rest = entries_of(frozen)
+    assert len(first) + len(second) + len(rest) == 2500
+    restored = Fed(engine_of(assigner, name)())
+    restored.engine.load(list((first | second | rest).items()))
+    restored.advance(50)
+    assert sorted((r.key, r.value) for r in restored.out[0]) == sorted((row[0], [row[2]]) for row in rows)
+    removed = entries_of(engine.freeze(full=False))
+    assert set(removed.values()) == {DELETED}
+    assert set(removed) == set(first | second | rest)
+
+
+@pytest.mark.parametrize(("assigner", "name"), [(Tumbling(10), "in place"), (Tumbling(10), "trigger, in place"), (Count(9), "fold")])
+def test_what_was_given_up_cannot_be_read_on(assigner: Any, name: str) -> None:
+    engine = engine_of(assigner, name)()
+    Fed(engine).feed([("a", 1, 1), ("b", 1, 2)], [MIN_WATERMARK] * 2)
+    old: Any = engine.freeze(full=True)
+    new: Any = engine.freeze(full=True)
+    with pytest.raises(SageError, match="frozen again"):
+        next(old)
+    assert len(entries_of(new)) == 2
+    closed: Any = engine.freeze(full=True)
+    closed.close()
+    assert list(closed) == []
+    Fed(engine).feed([("a", 1, 3)], [MIN_WATERMARK])
+    ((_, value),) = [entry for part in engine.freeze(full=False) for entry in part]
+    assert value is not DELETED
+
+
+class NoCopy(AggregateFunction[Row, list[Any], int]):
+    """Its accumulators cannot be pickled."""
+
+    def create(self) -> list[Any]:
+        return [(letter for letter in "x")]
+
+    def add(self, accumulator: list[Any], value: Row, /) -> list[Any]:
+        accumulator.append(value)
+        return accumulator
+
+    def result(self, accumulator: list[Any], /) -> int:
+        return len(accumulator) - 1
+
+
+def test_an_accumulator_that_cannot_be_copied_fails_the_snapshot_and_no_record() -> None:
+    engine = build_engine(options_of(Tumbling(10), lambda w: w.aggregate(NoCopy)), lambda: 0)
+    fed = Fed(engine)
+    fed.feed([("a", 1, 1)], [MIN_WATERMARK])
+    frozen = engine.freeze(full=True)
+    fed.feed([("a", 1, 2)], [MIN_WATERMARK])
+    fed.advance(20)
+    assert [result.value for result in fed.out[0]] == [2]
+    ((_, value),) = next(frozen)
+    assert hasattr(value[0], "__next__")
+
+
+MANY = 9000
+
+
+@pytest.mark.rule("F19a", "F20")
+@pytest.mark.parametrize("lateness", [0, 20])
+@pytest.mark.parametrize(
+    ("assigner", "name"),
+    [
+        (Tumbling(10), "mean"),
+        (Sliding(10, every=5), "mean"),
+        (Sliding(10, every=9), "mean"),
+        (Session(gap=10), "mean"),
+        (Tumbling(10), "trigger, apply"),
+        (Session(gap=10), "trigger, in place"),
+    ],
+)
+def test_much_that_is_due_at_once_comes_in_turns(assigner: Any, name: str, lateness: int) -> None:
+    whole, single = Fed(engine_of(assigner, name, lateness)()), Fed(engine_of(assigner, name, lateness)())
+    rows: list[Row] = [(f"key{number}", 1, number) for number in range(MANY)]
+    marks = [MIN_WATERMARK] * MANY
+    for fed in (whole, single):
+        fed.feed(rows, marks)
+        fed.turns = 0
+    assert single.turns == 0
+    # Through a record and through the watermark: the same results, the same watermarks in force before.
+    whole.advance(100)
+    whole.feed([("last", 101, 0)], [100])
+    single.feed([("last", 101, 0)], [100])
+    assert whole.turns > 3
+    assert single.turns > 2
+    assert single.out == whole.out
+    assert single.late == whole.late
+    results, times, befores = whole.out
+    if name != "trigger, apply":
+        assert len({(result.key, result.end) for result in results}) == len(results) >= MANY
+        assert set(befores) == {MIN_WATERMARK}
+        assert times == sorted(times)
+    engine = whole.engine
+    restored = Fed(engine_of(assigner, name, lateness)())
+    restored.engine.restore_watermark(engine.watermark)
+    restored.engine.load(list(entries_of(engine.freeze(full=True)).items()))
+    assert len(restored.engine) == len(engine)
+
+
+@pytest.mark.parametrize(("assigner", "name"), [(Tumbling(10), "mean"), (Session(gap=10), "mean")])
+def test_in_the_middle_of_firing_nothing_can_be_frozen(assigner: Any, name: str) -> None:
+    engine = engine_of(assigner, name)()
+    fed = Fed(engine)
+    fed.feed([(f"key{number}", 1, number) for number in range(MANY)], [MIN_WATERMARK] * MANY)
+    assert not engine.advance(100, *fed.out)
+    assert 0 < len(fed.out[0]) < MANY
+    with pytest.raises(SageError, match="firing"):
+        engine.freeze(full=True)
+    fed.advance(100)
+    assert len(fed.out[0]) == MANY
+    assert len(engine) == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("assigner", "name"), [(Tumbling(10), "mean"), (Tumbling(10), "trigger, in place"), (Count(3, partial=True), "fold")]
+)
+async def test_the_stage_hands_results_on_between_turns(harness: Any, assigner: Any, name: str) -> None:
+    task = await harness(WindowStage, kind="window", options=options_of(assigner, (FUNCTIONS | TRIGGERED)[name])).open()
+    rows: list[Row] = [(f"key{number}", 1, number) for number in range(MANY)]
+    await task.feed(rows, [1] * MANY, [MIN_WATERMARK] * MANY)
+    batches: list[int] = []
+    inner = task.stage._hand_on
+
+    async def counted(emit: Any) -> None:
+        batches.append(len(task.stage.out[0]))
+        await inner(emit)
+
+    task.stage._hand_on = counted
+    await task.advance(MAX_WATERMARK)
+    assert sum(batches) == len(task.out) == MANY
+    assert max(batches) <= 4000
+    await task.close()
+
+
+@pytest.mark.parametrize("assigner", [Tumbling(10), Sliding(10, every=5), Session(gap=10)])
+def test_records_come_in_order_of_arrival_where_nothing_is_merged(assigner: Any) -> None:
+    joined: Describe = lambda w: w.reduce(lambda a, b: (a[0], 0, a[2] + b[2]))
+    fed = Fed(build_engine(options_of(assigner, joined), lambda: 0))
+    fed.feed([("k", 8, "a"), ("k", 6, "b"), ("k", 9, "c")], [MIN_WATERMARK] * 3)
+    fed.advance(MAX_WATERMARK)
+    assert {result.value[2] for result in fed.out[0]} == {"abc"}
+
+
+@pytest.mark.rule("F22")
+@pytest.mark.parametrize("describe", [FUNCTIONS["reduce"], FUNCTIONS["apply"]])
+def test_sessions_that_merge_are_put_together_in_order_of_time(describe: Describe) -> None:
+    for first, second in ((1, 9), (9, 1)):
+        fed = Fed(build_engine(options_of(Session(gap=6), describe), lambda: 0))
+        fed.feed([("k", first, str(first)), ("k", second, str(second)), ("k", 5, "5")], [MIN_WATERMARK] * 3)
+        fed.advance(MAX_WATERMARK)
+        (result,) = fed.out[0]
+        assert (result.start, result.end) == (1, 15)
+        assert list(result.value[2] if result.value[0] == "k" else result.value) == ["1", "9", "5"]
+
+
+class Refusing(Merging):
+    """Does not take negative numbers."""
+
+    def add(self, accumulator: list[int], value: Row, /) -> list[int]:
+        if value[2] < 0:
+            raise ValueError(value[2])
+        return super().add(accumulator, value)
+
+
+@pytest.mark.rule("F19a")
+@pytest.mark.parametrize("assigner", [Tumbling(10), Sliding(10, every=5), Sliding(10, every=9), Session(gap=10)])
+def test_a_record_that_fails_leaves_no_trace(assigner: Any) -> None:
+    engine = build_engine(options_of(assigner, lambda w: w.aggregate(Refusing)), lambda: 0)
+    fed = Fed(engine)
+    with pytest.raises(ValueError, match="-1"):
+        fed.feed([("k", 1, -1)], [MIN_WATERMARK])
+    assert (engine.index, engine.firing, len(engine)) == (0, False, 0)
+    assert entries_of(engine.freeze(full=True)) == {}
+    fed.feed([("k", 1, 5)], [MIN_WATERMARK])
+    with pytest.raises(ValueError, match="-2"):
+        fed.feed([("k", 2, -2)], [MIN_WATERMARK])
+    fed.advance(MAX_WATERMARK)
+    assert {tuple(result.value) for result in fed.out[0]} == {(5,)}

@@ -14,6 +14,7 @@ from sage_actor.dataflow.context import FunctionContext
 from sage_actor.dataflow.process_functions import KeyedContext, KeyedProcessFunction
 from sage_actor.errors import JobError, StateError, UnstableKey
 from sage_actor.runtime.job import Job
+from sage_actor.stream.environment import Environment
 from sage_actor.testing import Simulation
 
 Pair = tuple[int, str]
@@ -96,9 +97,9 @@ def drop(record: object) -> None:
     """Reads a stream."""
 
 
-def environment(name: str, backend: str = "local", parallelism: int = 2, **config: Any) -> sage.Environment:
+def environment(name: str, backend: str = "local", parallelism: int = 2, **config: Any) -> Environment:
     settings = {"batch.records": 8, **{key.replace("_", "."): value for key, value in config.items()}}
-    return sage.Environment(name, backend=backend, parallelism=parallelism, config=settings)
+    return Environment(name, backend=backend, parallelism=parallelism, config=settings)
 
 
 async def reaches(job: Job, operator: str, state: str, key: Any, expected: Any) -> None:

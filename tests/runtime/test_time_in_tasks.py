@@ -183,3 +183,20 @@ def test_a_fold_that_skips_records_keeps_their_time() -> None:
         return [(result.start, result.value) for result in out]
 
     assert Simulation(0).run(main) == [(0, 2), (100, 2), (200, 2), (300, 1), (400, 2)]
+
+
+@pytest.mark.rule("F17")
+@pytest.mark.rule("F18")
+@pytest.mark.parametrize("seed", range(5))
+def test_an_input_that_has_ended_does_not_end_the_time_of_one_that_is_silent(seed: int) -> None:
+    async def main() -> list[Any]:
+        idle = sage.BoundedDisorder(0, idle_after=1.0)
+        async with sage.Environment("ended") as env:
+            short = env.from_source(Paced, batches=[(0.01, [1, 2, 3])]).assign_timestamps(lambda n: n)
+            long = env.from_source(Paced, batches=[(5.0, [n]) for n in range(0, 1000, 50)]).assign_timestamps(lambda n: n, idle)
+            out = windows(short.union(long))
+            await env.execute()
+        return list(out)
+
+    out = Simulation(seed).run(main)
+    assert sum(result.value for result in out) == 23, "nothing was late"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_actor._core.batch import Batch
-from sage_actor.dataflow.watermarks import MIN_WATERMARK
+from sage_actor.dataflow.watermarks import MAX_WATERMARK, MIN_WATERMARK
 from sage_actor.runtime.valve import Valve
 
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["mark", "idle", "end", "batch"]), st.integers(-50, 50)), max_size=60)
@@ -93,3 +93,19 @@ def test_what_an_ended_channel_made_certain_stays_certain() -> None:
     valve.advance(0, 70)
     valve.end(0)
     assert valve.fall_idle(1) == 70
+
+
+@pytest.mark.rule("F17")
+def test_the_end_of_one_channel_is_not_the_end_of_time_for_a_silent_one() -> None:
+    valve = Valve([True, True])
+    valve.advance(0, 70)
+    valve.advance(1, 50)
+    last = Batch([0], timestamps=[69], watermarks=[MAX_WATERMARK])
+    valve.enter(0, last)
+    assert last.watermarks == [50]
+    valve.advance(0, MAX_WATERMARK)
+    valve.end(0)
+    assert valve.fall_idle(1) == 70
+    assert valve.advance(1, 60) == 70
+    assert valve.advance(1, 80) == 80
+    assert valve.advance(1, MAX_WATERMARK) == 80
