@@ -16,7 +16,7 @@ cdef class PaneWindows(WindowTable):
     cdef uint64_t mask
     cdef Pane* panes
     cdef Py_ssize_t pane_first, pane_end, pane_room
-    cdef int64_t now_pane, now_start, now_late, now_fired
+    cdef int64_t now_pane, now_start, now_fired
     cdef Py_ssize_t now_at
     # where firing goes on in the next turn
     cdef int phase

@@ -36,10 +36,7 @@ cdef inline int64_t floor_divide(int64_t number, int64_t by) noexcept nogil:
 
 
 cdef inline int64_t ceil_divide(int64_t number, int64_t by) noexcept nogil:
-    cdef int64_t quotient
-    with cython.cdivision(True):
-        quotient = number // by
-        return quotient + 1 if number % by > 0 else quotient
+    return -floor_divide(-number, by)
 
 
 @cython.final
@@ -225,10 +222,10 @@ cdef class PaneWindows(WindowTable):
                 self.add_some()
             elif self.phase == TOTALS:
                 self.fire_totals()
-            elif self.phase == REMOVE:
-                self.remove_some()
-            else:
+            elif self.phase == NEXT_REMOVAL:
                 self.begin_removal(watermark)
+            else:
+                self.remove_some()
         self.look()
         self.now_at = -1
         self.firing = False
@@ -255,14 +252,13 @@ cdef class PaneWindows(WindowTable):
         """Results of a window that is one pane."""
         cdef int64_t end = self.end
         cdef object start = PyLong_FromLongLong(end - self.size), stop = PyLong_FromLongLong(end), time = PyLong_FromLongLong(end - 1)
-        while self.slot >= 0:
-            if self.left <= 0:
-                return 0
+        while self.slot >= 0 and self.left > 0:
             self.left -= 1
             self.emit(self.slot, self.key_of(self.slots[self.slot].entry), start, stop, time)
             self.slot = self.slots[self.slot].next
-        self.watermark = end - 1
-        self.phase = NEXT
+        if self.slot < 0:
+            self.watermark = end - 1
+            self.phase = NEXT
         return 0
 
     cdef int add_some(self) except -1:
@@ -302,9 +298,7 @@ cdef class PaneWindows(WindowTable):
         cdef object start = PyLong_FromLongLong(end - self.size), stop = PyLong_FromLongLong(end), time = PyLong_FromLongLong(end - 1)
         cdef int32_t total
         cdef uint32_t entry
-        while self.total_first >= 0:
-            if self.left <= 0:
-                return 0
+        while self.total_first >= 0 and self.left > 0:
             self.left -= 1
             total = self.total_first
             entry = self.slots[total].entry
@@ -312,27 +306,24 @@ cdef class PaneWindows(WindowTable):
             self.total_first = self.slots[total].next
             self.info[entry].total = -1
             self.free_slot(total)
-        self.watermark = end - 1
-        self.phase = NEXT
+        if self.total_first < 0:
+            self.watermark = end - 1
+            self.phase = NEXT
         return 0
 
     cdef int begin_removal(self, int64_t watermark) except -1:
         """Turn to the next pane all of whose windows are over for good (F21)."""
+        self.phase = OVER
         if self.pane_first == self.pane_end:
             self.pane_first = self.pane_end = 0
-            self.phase = OVER
-        elif self.last_end(self.panes[self.pane_first].number) - 1 + self.lateness > watermark:
-            self.phase = OVER
-        else:
+        elif self.last_end(self.panes[self.pane_first].number) - 1 + self.lateness <= watermark:
             self.slot = self.panes[self.pane_first].first
             self.phase = REMOVE
         return 0
 
     cdef int remove_some(self) except -1:
         cdef int32_t slot
-        while self.slot >= 0:
-            if self.left <= 0:
-                return 0
+        while self.slot >= 0 and self.left > 0:
             self.left -= 1
             slot = self.slot
             self.slot = self.slots[slot].next
@@ -340,8 +331,9 @@ cdef class PaneWindows(WindowTable):
                 self.info[self.slots[slot].entry].slot = -1
             self.forget_slot(slot)
             self.drop_slot(slot)
-        self.pane_first += 1
-        self.phase = NEXT_REMOVAL
+        if self.slot < 0:
+            self.pane_first += 1
+            self.phase = NEXT_REMOVAL
         return 0
 
     # records
@@ -382,15 +374,13 @@ cdef class PaneWindows(WindowTable):
             pane = floor_divide(time - self.offset, self.width)
             self.now_start = pane * self.width + self.offset
             self.now_pane = pane
-            self.now_late = self.last_end(pane) - 1 + self.lateness
             self.now_fired = self.first_end(pane) - 1
-            if self.now_late <= watermark:
+            if self.last_end(pane) - 1 + self.lateness <= watermark:
                 self.now_at = -1
                 return 1
             self.now_at = self.pane_at(pane)
             self.look()
-        elif self.now_late <= watermark:
-            return 1
+        # else the pane is not over: its removal would have been due before this record, and would have led to another look
         if self.kind >= CUSTOM:
             at = self.take_custom(entry, self.now_pane, value)
         else:
@@ -416,8 +406,8 @@ cdef class PaneWindows(WindowTable):
 
     cdef int take_separately(self, Py_ssize_t entry, int64_t time, object value, int64_t watermark) except -1:
         """Add a record to each of its windows that is not over for good: first all that can fail, then all that shows."""
-        cdef int64_t newest = floor_divide(time - self.offset, self.every), end
-        cdef int64_t first = floor_divide(time - self.offset - self.size, self.every) + 1, window
+        cdef int64_t newest = floor_divide(time - self.offset, self.every), end, window
+        cdef int64_t first = floor_divide(time - self.offset - self.size, self.every) + 1
         cdef int32_t at
         cdef bint fresh
         cdef list held = []
@@ -447,6 +437,7 @@ cdef class PaneWindows(WindowTable):
         cdef int64_t last = self.last_end(pane)
         cdef int32_t total, slot
         cdef bint fresh
+        cdef object stop
         self.before = PyLong_FromLongLong(watermark)
         while end <= last and end - 1 <= watermark:
             if end - 1 + self.lateness > watermark:
@@ -459,10 +450,8 @@ cdef class PaneWindows(WindowTable):
                         if slot >= 0:
                             self.combine(total, slot, fresh)
                             fresh = False
-                    self.emit(
-                        total, self.key_of(entry),
-                        PyLong_FromLongLong(end - self.size), PyLong_FromLongLong(end), PyLong_FromLongLong(end - 1),
-                    )
+                    stop = PyLong_FromLongLong(end)
+                    self.emit(total, self.key_of(entry), stop - self.size, stop, PyLong_FromLongLong(end - 1))
                 finally:
                     self.free_slot(total)
             end += self.every

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from sage_actor.errors import CheckpointDamaged, StateError
-from sage_actor.ports import offload
+from sage_actor.ports import current_clock, offload
 from sage_actor.state.parts import ENTRIES_SUFFIX, FileRef, OperatorPart, PartStorage
 from sage_actor.state.pickling import dump, load
 from sage_actor.state.rocksdb_database import OWN_FILES
@@ -26,6 +26,9 @@ _MAGIC: Final = b"sage rocksdb index\n"
 _SORTED: Final = ".sst"
 _SLICE: Final = 150
 """Frozen items that are encoded and written between two breaths of the loop: well under a millisecond."""
+_TRIES: Final = 20
+_PAUSE: Final = 0.02
+"""Seconds between two attempts to make files while the database rearranges its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class RocksIndex:
 
 class _Host(Protocol):
     def drain(self, most: int) -> int: ...
-    def make_files(self, frozen: FrozenRocks) -> None: ...
+    def make_files(self, frozen: FrozenRocks, *, patiently: bool = False) -> bool: ...
     def written(self, frozen: FrozenRocks) -> None: ...
     def reuse(self, storage: PartStorage) -> dict[str, FileRef]: ...
     def let_go(self, frozen: FrozenRocks) -> None: ...
@@ -85,7 +88,7 @@ class FrozenRocks:
         while left:
             await asyncio.sleep(0)
             left = self._store.drain(_SLICE)
-        await offload(lambda: self._store.make_files(self))
+        await self._make_files()
         if not self.made:
             raise StateError(self._operator, "", "its state was closed while it was being saved; another checkpoint has to be taken")
         self._store.written(self)
@@ -104,6 +107,13 @@ class FrozenRocks:
         known.update(zip(names, refs, strict=True))
         await self._store.sweep()
         return [index, *refs]
+
+    async def _make_files(self) -> None:
+        for _ in range(_TRIES):
+            if await offload(lambda: self._store.make_files(self, patiently=True)):
+                return
+            await current_clock().sleep(_PAUSE)
+        await offload(lambda: self._store.make_files(self))
 
     def _look(self) -> tuple[dict[str, bytes], list[str]]:
         files = sorted(path for path in Path(self.folder).iterdir() if path.name not in OWN_FILES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ Change = tuple[bytes, bytes | None]
 
 OWN_FILES: Final = frozenset({"LOCK", "LOG", "IDENTITY", "rocksdict-config.json"})
 """What a folder of RocksDB needs no copy of."""
+_CURRENT: Final = "CURRENT"
 
 
 def rocksdict() -> Any:
@@ -135,16 +137,55 @@ class Database:
             steps.status()  # an iterator that meets damage just ends
 
     def checkpoint(self, folder: str) -> None:
-        """Put everything into files in a new folder, by hard links. Blocks for milliseconds; other threads go on."""
+        """Put everything into files in a new folder, by hard links. Blocks for milliseconds, and other threads with it."""
         with self._own_errors("make a checkpoint"):
             Path(folder).parent.mkdir(parents=True, exist_ok=True)
+            self._rocks.flush(True)
             self._rocksdict.Checkpoint(self._rocks).create_checkpoint(folder)
+
+    def link_checkpoint(self, folder: str) -> bool:
+        """The same while other threads go on; False, and nothing done, while the database rearranges its files.
+
+        The library's own way syncs what need not be durable yet, and lets no other thread run until it has. Nothing may be written
+        meanwhile.
+        """
+        with self._own_errors("make a checkpoint"):
+            Path(folder).parent.mkdir(parents=True, exist_ok=True)
+            self._rocks.flush(True)
+            # Between the change of the manifest and the end of a rearrangement the two do not tell the same.
+            return not self._rocks.property_int_value("rocksdb.num-running-compactions") and self._link_into(Path(folder))
+
+    def _link_into(self, folder: Path) -> bool:
+        source = Path(self.folder)
+        name, size = before = _manifest(source)
+        folder.mkdir()
+        try:
+            for file in self._rocks.live_files():
+                table = file["name"].removeprefix("/")
+                os.link(source / table, folder / table)
+            with (source / name).open("rb") as manifest:
+                (folder / name).write_bytes(manifest.read(size))
+            (folder / _CURRENT).write_text(f"{name}\n")
+        except FileNotFoundError:
+            pass
+        else:
+            # What a rearrangement does is in the manifest before any file goes, so nothing has happened if that has not grown.
+            if _manifest(source) == before:
+                return True
+        shutil.rmtree(folder)
+        return False
 
     def close(self) -> None:
         """Let go of the files and remove them. Blocks; does not raise: what is being thrown away may be damaged."""
         with contextlib.suppress(Exception):
             self._rocks.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _manifest(folder: Path) -> tuple[str, int]:
+    """Name and size of the file that says what a database consists of."""
+    name = (folder / _CURRENT).read_text().strip()
+    return name, (folder / name).stat().st_size
 
 
 def _options(library: Any, settings: RocksSettings) -> Any:

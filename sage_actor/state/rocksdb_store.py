@@ -148,14 +148,23 @@ class RocksStore:
                 return count
         return 0
 
-    def make_files(self, frozen: FrozenRocks) -> None:
-        """Make the files of what is frozen, unless they are there. Blocks; may be called in any thread."""
+    def make_files(self, frozen: FrozenRocks, *, patiently: bool = False) -> bool:
+        """Make the files of what is frozen, unless they are there. Blocks; may be called in any thread.
+
+        Args:
+            patiently: hold nobody else up; the answer is False if that was not possible just now.
+        """
+        done = True
         with self._making:
             if not frozen.made and not frozen.abandoned and not self._closed:
-                self.database.checkpoint(frozen.folder)
-                frozen.made = True
+                if patiently:
+                    done = frozen.made = self.database.link_checkpoint(frozen.folder)
+                else:
+                    self.database.checkpoint(frozen.folder)
+                    frozen.made = True
         if frozen.abandoned:  # since, and whoever abandoned it could not wait for us
             frozen.remove()
+        return done
 
     def written(self, frozen: FrozenRocks) -> None:
         """The files are there: what changes from now on may go into the database."""

@@ -130,7 +130,7 @@ def _open_state(site: Site, original: Any) -> Any:
 def _make_source(site: Site, original: Any) -> Any:
     def make_source(options: Mapping[str, Any]) -> Source[Any]:
         source: Any = original(options)
-        kind: Any = type(source)
+        kind: Any = source.__class__
         read: Callable[[Any, int], Awaitable[Any]] = kind.read
 
         async def slow_read(limit: int) -> Any:
@@ -155,7 +155,7 @@ def _make_sink(site: Site, original: Any) -> Any:
 
     def make_sink(operator: Operator, stage: Stage) -> Sink[Any]:
         sink: Any = original(operator, stage)
-        kind: Any = type(sink)
+        kind: Any = sink.__class__
         prepare: Callable[[Any, int], Awaitable[Any]] = kind.prepare
         commit: Callable[[Any, int, object], Awaitable[None]] = kind.commit
 
