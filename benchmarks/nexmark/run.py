@@ -109,13 +109,14 @@ def check_pyflink(names: Sequence[str], seed: int, pyflink: PyFlink) -> None:
         assert not wrong, f"{name} in PyFlink: {wrong}"
 
 
-def measure_pyflink(name: str, given: int, pyflink: PyFlink | None, figures: Figures) -> None:
-    """Add what PyFlink does to our figures, or that it was not asked."""
+def measure_pyflink(name: str, ours_again: Callable[[], float], records: int, pyflink: PyFlink | None) -> Figures:
+    """PyFlink's rate, and the ratio to ours just before and just after it; or that it was not asked."""
     if pyflink is None:
-        figures["pyflink"] = "not measured"
-        return
-    rate = given / pyflink.seconds(name)
-    figures |= {"pyflink": rate, "ratio_pyflink": float(str(figures["ours"])) / rate}
+        return {"pyflink": "not measured"}
+    before = ours_again()
+    rate = PYFLINK_EVENTS / pyflink.seconds(name)
+    around = 2 * records / (before + ours_again())
+    return {"pyflink": rate, "ratio_pyflink": around / rate}
 
 
 def one_query(name: str, events: Sequence[Event], rounds: int, with_peer: bool, pyflink: PyFlink | None) -> Figures:
@@ -137,7 +138,7 @@ def one_query(name: str, events: Sequence[Event], rounds: int, with_peer: bool, 
             figures[other] = len(events) / median(seconds[other])
             figures[f"ratio_{other}"] = pairs(seconds[worse], seconds[other])
     if name in pyflink_peer.EXPRESSED:
-        measure_pyflink(name, PYFLINK_EVENTS, pyflink, figures)
+        figures |= measure_pyflink(name, runs[worse], len(events), pyflink)
     return figures
 
 

@@ -215,7 +215,9 @@ def connect(
                 receivers = [targets[source.index]] if pointwise else targets[:1] if edge.partition.kind == "gather" else targets
                 channels: list[ChannelSpec] = []
                 for target in receivers:
-                    channel = ChannelSpec(number, source.id, source.worker, target.id, target.worker, len(target.inputs), edge.role, edge.source in timed)
+                    channel = ChannelSpec(
+                        number, source.id, source.worker, target.id, target.worker, len(target.inputs), edge.role, edge.source in timed
+                    )
                     number += 1
                     channels.append(channel)
                     target.inputs.append(channel)

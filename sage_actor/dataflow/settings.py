@@ -10,7 +10,7 @@ from typing import Any, cast
 from sage_actor.durations import parse_duration, parse_size
 from sage_actor.errors import ConfigError
 
-__all__ = ["JobSettings"]
+__all__ = ["JobSettings", "flatten"]
 
 
 @dataclass(frozen=True, slots=True)

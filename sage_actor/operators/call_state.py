@@ -182,7 +182,9 @@ class AsyncContext(FunctionContext):
     _state: StateAccess
 
     def __init__(self, place: FunctionContext, state: StateAccess) -> None:
-        super().__init__(place.job, place.operator_name, place.subtask_index, place.parallelism, place.worker, place.settings, place.restored)
+        super().__init__(
+            place.job, place.operator_name, place.subtask_index, place.parallelism, place.worker, place.settings, place.restored
+        )
         object.__setattr__(self, "_state", state)
 
     @property

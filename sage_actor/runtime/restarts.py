@@ -7,13 +7,13 @@ from random import Random
 
 from sage_actor.actor.supervision import NoRestart, RestartStrategy, remembered, restart_strategy
 from sage_actor.dataflow.settings import JobSettings
-from sage_actor.errors import Fenced, GraphError, OperatorError, SerializationError, StateMismatch
+from sage_actor.errors import Fenced, GraphError, OperatorError, SavepointNotFound, SerializationError, StateMismatch
 
 __all__ = ["Restarts"]
 
 SAME_AT_MOST = 3
 """The same error at the same source position so many times running is final."""
-HOPELESS = (Fenced, GraphError, SerializationError, StateMismatch)
+HOPELESS = (Fenced, GraphError, SavepointNotFound, SerializationError, StateMismatch)
 """What the next attempt would only meet again."""
 
 

@@ -13,7 +13,9 @@ from sage_actor.state.store import KeyedTable
 __all__ = ["FoldTable", "SpilledTable"]
 
 _SLICE: Final = 250
-"""Accumulators moved between two breaths of the loop."""
+"""Accumulators read from the table between two breaths of the loop."""
+_STORED: Final = 2500
+"""Accumulators put into it, which is quicker, and is done at barriers: each breath makes the pause longer by what others do in it."""
 _ABSENT: Final = object()
 
 
@@ -84,10 +86,11 @@ class SpilledTable:
             young.update(dict.fromkeys(part))
             if at + _SLICE < len(missing):
                 await asyncio.sleep(0)
-        for key in keys:
-            if key in old:
-                del old[key]
-                young[key] = None
+        if old:
+            for key in keys:
+                if key in old:
+                    del old[key]
+                    young[key] = None
         self._changed.update(keys)
 
     def _read(self, keys: Sequence[Any]) -> list[Any]:
@@ -113,7 +116,7 @@ class SpilledTable:
         changed = await self._store_changed()
         # What can be changed in place is, by the fold, without the table knowing: it has to be got anew for that, so that
         # something frozen stays as it was.
-        if not all(is_unchanging(value) for value in changed):
+        if not all(map(is_unchanging, changed)):
             self.clear()
 
     async def _store_changed(self) -> list[Any]:
@@ -125,7 +128,7 @@ class SpilledTable:
             if value is not absent:  # else its first record failed
                 put(key, value)
                 stored.append(value)
-            if number % _SLICE == 0:
+            if number % _STORED == 0:
                 await asyncio.sleep(0)
         self._changed.clear()
         return stored

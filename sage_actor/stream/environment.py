@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from sage_actor.dataflow.graph import Edge, Graph, Operator
 from sage_actor.dataflow.late_binding import LateBindings
-from sage_actor.dataflow.settings import JobSettings
+from sage_actor.dataflow.settings import JobSettings, flatten
 from sage_actor.dataflow.source import Source
 from sage_actor.errors import ConfigError, GraphError, NeverStarted
 from sage_actor.runtime.coordinator import Coordinator, new_job_id
@@ -82,6 +82,9 @@ class EnvironmentBase:
         given = dict(config or {})
         if backend is not None:
             given = {"backend": backend} | given if "backend" not in given else given | same(given, "backend", backend)
+        if name is None and "checkpoint.dir" not in dict(flatten(given)):
+            # Jobs without a name cannot be told apart: what one leaves would be resumed by another.
+            settings = replace(settings, checkpoint_dir=None)
         self.settings = settings.merged(given)
         if parallelism is not None:
             check_parallelism(parallelism, f"environment {self.name!r}")

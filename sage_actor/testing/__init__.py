@@ -8,6 +8,7 @@ from sage_actor.testing.mailboxes import MailboxView, Waiting, mailbox_of
 from sage_actor.testing.manual_clock import ManualClock
 from sage_actor.testing.probe import MethodCall, Probe
 from sage_actor.testing.redis_server import RedisServer, redis_server
+from sage_actor.testing.simulated_store import StoreSink
 from sage_actor.testing.simulation import Faults, Simulation, SimulationFailed, SimulationStuck
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Simulation",
     "SimulationFailed",
     "SimulationStuck",
+    "StoreSink",
     "Struck",
     "Waiting",
     "mailbox_of",

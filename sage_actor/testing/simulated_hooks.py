@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -10,19 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sage_actor.checkpoint.part_names import checkpoint_of
 from sage_actor.checkpoint.storage import AttemptStart, CheckpointStorage
-from sage_actor.dataflow.source import NOT_READY
 from sage_actor.operators import sink_stage
-from sage_actor.ports import current_random
 from sage_actor.runtime import source_loop
 from sage_actor.runtime.task_host import TaskHost
 from sage_actor.runtime.task_snapshots import TaskSnapshots
 from sage_actor.testing.simulated_process import PROCESS
+from sage_actor.testing.simulated_source import SlowSource
 
 if TYPE_CHECKING:
     from sage_actor.checkpoint.manifest import Manifest
     from sage_actor.dataflow.graph import Operator
     from sage_actor.dataflow.sink import Sink
-    from sage_actor.dataflow.source import Source
     from sage_actor.operators.stages import Stage
     from sage_actor.state.operator_state import OperatorState
     from sage_actor.testing.simulated_site import Site
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["hooked"]
 
 _SAVED: Final = ("saved", "final")
-_PAUSE: Final = 0.05  # virtual seconds
-_HOLDS: Final = 500  # pauses
 
 
 @contextlib.contextmanager
@@ -128,23 +123,8 @@ def _open_state(site: Site, original: Any) -> Any:
 
 
 def _make_source(site: Site, original: Any) -> Any:
-    def make_source(options: Mapping[str, Any]) -> Source[Any]:
-        source: Any = original(options)
-        kind: Any = source.__class__
-        read: Callable[[Any, int], Awaitable[Any]] = kind.read
-
-        async def slow_read(limit: int) -> Any:
-            chance = current_random()
-            await asyncio.sleep(chance.random() * _PAUSE)
-            got = await read(source, min(limit, chance.choice((1, 2, 5))))
-            for _ in range(_HOLDS if got is None else 0):
-                if site.is_holding:
-                    await asyncio.sleep(_PAUSE)
-            return got
-
-        source.read = slow_read
-        source.read_nowait = lambda limit: NOT_READY  # pyright: ignore[reportUnknownLambdaType]
-        return source  # type: ignore[no-any-return]
+    def make_source(options: Mapping[str, Any]) -> SlowSource:
+        return SlowSource(original(options), lambda: site.is_holding)
 
     return make_source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,8 @@ def sleep_and_wake(scenario: Scenario, point: str, passage: int, *, late: bool) 
     if code:
         scenario.problem(f"the second run ended with {code}: {new.said[-1500:]}")
     scenario.count(old)
+    if late:
+        sweep(scenario)
     scenario.close(new)
 
 
@@ -67,12 +70,24 @@ def refused(scenario: Scenario, old: Run) -> None:
     """The one that has woken must end by itself, and say why."""
     code = old.wait()
     ends = old.named("end")
-    kind = ends[0]["kind"] if ends else "nothing"
-    if code == 0 or kind != "Fenced":
-        scenario.problem(f"the one that woke was not refused: it ended with {code}, {kind}: {old.said[-700:]}")
+    kinds = ends[0]["kinds"] if ends else ["nothing"]
+    if code == 0 or "Fenced" not in kinds:
+        scenario.problem(f"the one that woke was not refused: it ended with {code}, {' from '.join(kinds)}: {old.said[-700:]}")
     orphans = old.wait_alone()
     if orphans:
         scenario.problem(f"orphans of the one that woke: {orphans}")
+
+
+def sweep(scenario: Scenario) -> None:
+    """Who wakes when all is over may write on until it is refused: files that nobody names, and no entry of a log."""
+    place = scenario.folder / "checkpoints" / JOB
+    entries = [file.name for file in (place / "log").glob("*")]
+    if entries:
+        scenario.problem(f"the one that woke has left in the log {entries}")
+    foreign = [file.name for file in (place / "parts").glob("*/*") if not file.parent.name.startswith("00000001-")]
+    if foreign:
+        scenario.problem(f"of the one that finished the job there is left {foreign}")
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def run_full_disk(case: Case, folder: Path, fill: Callable[[Path], None], free: Callable[[Path], None], seed: int = 0) -> Outcome:
@@ -108,7 +123,7 @@ def fails_for_want_of_room(scenario: Scenario, order: dict[str, object], fill: C
     code = run.wait()
     ends = run.named("end")
     error = ends[0]["error"] if ends else ""
-    if code != 1 or ends[0]["kind"] != "CheckpointError" or "No space left" not in error:
+    if code != 1 or "CheckpointError" not in ends[0]["kinds"] or "No space left" not in error:
         scenario.problem(f"without room it ended with {code}, {error!r}: {run.said[-500:]}")
     scenario.outcome.notes.append(error.partition("\n")[0][:200])
     after = digests(scenario.folder)

@@ -13,11 +13,16 @@ __all__ = ["Damage", "missing_part", "torn_manifest", "torn_part"]
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What was harmed: the file, relative to the job's folder, and the checkpoint that cannot be used any more."""
+    """What was harmed: the file, relative to the job's folder, and the checkpoint that cannot be used any more.
+
+    Attributes:
+        named: how the file is called in what is said of it.
+    """
 
     checkpoint: int
     file: str
     how: str
+    named: str
 
     def __str__(self) -> str:
         return f"checkpoint {self.checkpoint}, {self.file} {self.how}"
@@ -42,7 +47,7 @@ def torn_manifest(folder: Path) -> Damage:
     """Half of it is gone."""
     file, manifest = checkpoints_of(folder)[-1]
     os.truncate(file, file.stat().st_size // 2)
-    return Damage(manifest["checkpoint"], f"log/{file.name}", "torn")
+    return Damage(manifest["checkpoint"], f"log/{file.name}", "torn", f"entry {int(file.stem)} of the log")
 
 
 def own_file(folder: Path) -> tuple[int, Path]:
@@ -52,15 +57,21 @@ def own_file(folder: Path) -> tuple[int, Path]:
     return newest["checkpoint"], max(own, key=lambda file: (file.stat().st_size, file))
 
 
+def damage_of(number: int, file: Path, folder: Path, how: str) -> Damage:
+    """Of a part."""
+    name = str(file.relative_to(folder))
+    return Damage(number, name, how, name)
+
+
 def torn_part(folder: Path) -> Damage:
     """The end of a file is gone."""
     number, file = own_file(folder)
     os.truncate(file, file.stat().st_size - 1)
-    return Damage(number, str(file.relative_to(folder)), "torn")
+    return damage_of(number, file, folder, "torn")
 
 
 def missing_part(folder: Path) -> Damage:
     """A file is gone."""
     number, file = own_file(folder)
     file.unlink()
-    return Damage(number, str(file.relative_to(folder)), "removed")
+    return damage_of(number, file, folder, "removed")

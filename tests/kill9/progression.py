@@ -167,6 +167,13 @@ def describe(env: sage.Environment, settings: Settings) -> None:
     )
 
 
+def kinds_of(error: BaseException | None) -> Iterator[str]:
+    """The classes of an error and of what it came from."""
+    while error is not None:
+        yield type(error).__name__
+        error = error.__cause__
+
+
 async def follow(job: sage.Job, settings: Settings) -> None:
     """Write down each attempt and each complete checkpoint."""
     attempts = checkpoints = 0
@@ -198,7 +205,7 @@ async def main(settings: Settings) -> None:
         try:
             await job.wait()
         finally:
-            settings.event("end", status=job.status, error=str(job.error or ""), kind=type(job.error).__name__)
+            settings.event("end", status=job.status, error=str(job.error or ""), kinds=list(kinds_of(job.error)))
             await following
 
 

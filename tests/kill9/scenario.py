@@ -141,7 +141,7 @@ class Scenario:
         if damage is not None:
             if not restored or restored[0] >= damage.checkpoint:
                 self.problem(f"after {damage} it went on from {restored}")
-            if damage.file not in run.said:
+            if damage.named not in run.said:
                 self.problem(f"after {damage} nothing was said of it: {run.said!r}")
 
     def killed(self, kill: Kill) -> bool:

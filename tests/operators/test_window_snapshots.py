@@ -255,7 +255,7 @@ def test_an_accumulator_that_cannot_be_copied_fails_the_snapshot_and_no_record()
     assert hasattr(value[0], "__next__")
 
 
-MANY = 9000
+MANY = 5000
 
 
 @pytest.mark.rule("F19a", "F20")
@@ -283,8 +283,8 @@ def test_much_that_is_due_at_once_comes_in_turns(assigner: Any, name: str, laten
     whole.advance(100)
     whole.feed([("last", 101, 0)], [100])
     single.feed([("last", 101, 0)], [100])
-    assert whole.turns > 3
-    assert single.turns > 2
+    assert whole.turns > 2
+    assert single.turns > 1
     assert single.out == whole.out
     assert single.late == whole.late
     results, times, befores = whole.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import tempfile
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator
@@ -22,6 +23,7 @@ from sage_actor.state.store import DELETED, StorePlace
 
 pytest.importorskip("rocksdict")
 
+from sage_actor.state.rocksdb_database import Database, RocksSettings
 from sage_actor.state.rocksdb_store import RocksStore, open_store
 
 GROUPS = 16
@@ -566,6 +568,29 @@ async def test_loading_entries_and_getting_many() -> None:
         assert len(table) == 999
         assert list(store.nested("rows").scan(1)) == [("b", 2)]
         assert len(store.nested("rows")) == 1
+
+
+def test_files_that_are_linked_while_others_are_merged_are_the_whole_database(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    settings = RocksSettings(writes=1 << 16)
+    database = Database(str(tmp_path / "data"), "sums", settings)
+    content: dict[bytes, bytes] = {}
+    linked = 0
+    for number in range(30):
+        changes = [(chance.randrange(20_000).to_bytes(4, "big"), chance.randbytes(40)) for _ in range(1500)]
+        content.update(changes)
+        database.write(changes)
+        folder = str(tmp_path / str(number))
+        if database.link_checkpoint(folder):
+            linked += 1
+        else:
+            assert not Path(folder).exists()
+            database.checkpoint(folder)
+        copy = Database(folder, "sums", settings)
+        assert dict(copy.scan(b"", b"\xff" * 5)) == content
+        copy.close()
+    database.close()
+    assert linked
 
 
 @pytest.mark.asyncio

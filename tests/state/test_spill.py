@@ -65,6 +65,17 @@ def test_a_fold_that_spills_is_a_fold(kind: Any, batches: list[Any], most: int) 
 
 
 @pytest.mark.asyncio
+async def test_more_than_one_slice_is_saved_whole() -> None:
+    fold, table = KeyedFold("count"), MemoryTable()
+    spilled = SpilledTable(fold, table, most=5000)
+    keys = [*range(4321), *range(1000)]
+    await spilled.prefetch(keys)
+    fold.run(keys, None, 0, None)
+    await spilled.save()
+    assert dict(table.items()) == {key: 2 if key < 1000 else 1 for key in range(4321)}
+
+
+@pytest.mark.asyncio
 async def test_what_was_used_lately_stays() -> None:
     fold = KeyedFold("count")
     spilled = SpilledTable(fold, MemoryTable(), most=10)
