@@ -406,7 +406,7 @@ cdef class PaneWindows(WindowTable):
 
     cdef int take_separately(self, Py_ssize_t entry, int64_t time, object value, int64_t watermark) except -1:
         """Add a record to each of its windows that is not over for good: first all that can fail, then all that shows."""
-        cdef int64_t newest = floor_divide(time - self.offset, self.every), end, window
+        cdef int64_t newest = floor_divide(time - self.offset, self.every), window
         cdef int64_t first = floor_divide(time - self.offset - self.size, self.every) + 1
         cdef int32_t at
         cdef bint fresh
@@ -422,13 +422,8 @@ cdef class PaneWindows(WindowTable):
             at = self.slot_for(entry, window, &fresh)
             self.put(at, held[window - first])
             self.touch(at)
-        self.before = PyLong_FromLongLong(watermark)
         for window in range(first, newest + 1):
-            end = self.first_end(window)
-            if end - 1 > watermark:
-                break
-            at = self.find_slot(entry, window)
-            self.emit(at, self.key_of(entry), PyLong_FromLongLong(end - self.size), PyLong_FromLongLong(end), PyLong_FromLongLong(end - 1))
+            self.fire_again(entry, window, watermark)
         return 0
 
     cdef int fire_again(self, Py_ssize_t entry, int64_t pane, int64_t watermark) except -1:
@@ -436,16 +431,16 @@ cdef class PaneWindows(WindowTable):
         cdef int64_t end = self.first_end(pane), number, one
         cdef int64_t last = self.last_end(pane)
         cdef int32_t total, slot
-        cdef bint fresh
+        cdef bint fresh, shared = self.per_size > 1
         cdef object stop
         self.before = PyLong_FromLongLong(watermark)
         while end <= last and end - 1 <= watermark:
             if end - 1 + self.lateness > watermark:
                 number = floor_divide(end - self.size - self.offset, self.width)
-                total = self.new_slot(entry, 0)
+                total = self.new_slot(entry, 0) if shared else self.find_slot(entry, number)
                 fresh = True
                 try:
-                    for one in range(number, number + self.per_size):
+                    for one in range(number, number + self.per_size if shared else number):
                         slot = self.find_slot(entry, one)
                         if slot >= 0:
                             self.combine(total, slot, fresh)
@@ -453,7 +448,8 @@ cdef class PaneWindows(WindowTable):
                     stop = PyLong_FromLongLong(end)
                     self.emit(total, self.key_of(entry), stop - self.size, stop, PyLong_FromLongLong(end - 1))
                 finally:
-                    self.free_slot(total)
+                    if shared:
+                        self.free_slot(total)
             end += self.every
         return 0
 

@@ -106,6 +106,7 @@ class CountWindows:
         """Nothing, until the input has ended: then incomplete windows give results if that was asked for."""
         if watermark == MAX_WATERMARK and self.assigner.partial and self.watermark < MAX_WATERMARK:
             self.firing = True
+            left = TURN
             if self.ending is None:
                 self.ending = iter(self.lines.values())
             for line in self.ending:
@@ -118,7 +119,8 @@ class CountWindows:
                 line.windows = []
                 if self.tracking:
                     self.dirty[line] = None
-                if len(results) >= TURN:
+                left -= 1
+                if not left:
                     return False
             self.firing = False
             self.ending = None

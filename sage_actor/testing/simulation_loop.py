@@ -119,6 +119,7 @@ class SimulationLoop(base_events.BaseEventLoop):
         self._created = 0
         self._dead: dict[asyncio.Task[Any], SimulatedProcess] = {}
         self._burying = False
+        self._unborn: list[Any] = []  # coroutines that were to be tasks when the run was over
 
     # -- time and order ---------------------------------------------------------------------------------------------------
 
@@ -208,6 +209,10 @@ class SimulationLoop(base_events.BaseEventLoop):
             name = f"Task-{number}"
         task = super().create_task(coro, name=name, context=context, **more)
         self._numbers[id(task)] = number
+        if self._burying:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            self._unborn.append(task.get_coro())
+            return task
         process: SimulatedProcess | None = PROCESS.get() if context is None else context.get(PROCESS)
         if process is not None:
             process.tasks.add(task)
@@ -244,14 +249,21 @@ class SimulationLoop(base_events.BaseEventLoop):
     def bury(self) -> None:
         """The run is over: let go of what killed processes held. What their ``finally`` blocks do now concerns nobody."""
         self._burying = True
-        for task, process in self._dead.items():
-            coroutine: Any = task.get_coro()
-            for _ in range(_BURIALS):
-                try:
-                    # Thrown, not closed: closing leaves an asynchronous generator that is being awaited neither open nor closed.
-                    process.context.copy().run(coroutine.throw, _Buried())
-                except BaseException:  # noqa: BLE001 - what comes out of the user's coroutine at last concerns nobody
-                    break
+        asyncio._set_running_loop(self)  # else what they begin now would find, or make, another one
+        try:
+            for task, process in self._dead.items():
+                coroutine: Any = task.get_coro()
+                for _ in range(_BURIALS):
+                    try:
+                        # Thrown, not closed: closing leaves an asynchronous generator that is being awaited neither open nor closed.
+                        process.context.copy().run(coroutine.throw, _Buried())
+                    except BaseException:  # noqa: BLE001 - what comes out of the user's coroutine at last concerns nobody
+                        break
+        finally:
+            asyncio._set_running_loop(None)
+        for unborn in self._unborn:
+            unborn.close()
+        self._unborn.clear()
         self._dead.clear()
         self._ready.clear()
         self._scheduled.clear()

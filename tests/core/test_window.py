@@ -299,3 +299,18 @@ def test_whole_streams_have_no_key() -> None:
         table.run(None, [1, 2], [1, 2], [LEAST, LEAST], 0, results, [], [], [])
         table.advance(MOST, results, [], [])
         assert [(r.key, r.value) for r in results] == [(None, 3)]
+
+
+def test_what_was_removed_is_named_rightly_after_keys_have_been_forgotten() -> None:
+    for table in (panes("sum", 0, 10, 10, 0), sessions("sum", 0, 5)):
+        run = Run(table)
+        passing, saved = [f"passing{number}" for number in range(1500)], [f"saved{number}" for number in range(100)]
+        run.feed([*passing, *saved], [1] * 1600, [1] * 1500 + [15] * 100, [LEAST] * 1500 + [9] * 100, 0)
+        first = {key for part in table.freeze(full=True) for key, _ in part}
+        assert {key for key, _ in first} == set(saved)
+        run.advance(100)
+        run.feed(["new"], [1], [200], [100], 0)
+        assert table.keys_known() < 200
+        changes = dict(entry for part in table.freeze(full=False) for entry in part)
+        assert {key for key, value in changes.items() if value is GONE} == first
+        assert len(changes) == 101

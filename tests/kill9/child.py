@@ -56,6 +56,7 @@ class Process:
 
     pid: int
     worker: bool
+    asleep: bool
 
 
 class Run:
@@ -133,13 +134,17 @@ class Run:
             except (OSError, IndexError):
                 continue
             if state not in "ZX":
-                found.append(Process(int(entry.name), b"worker_boot.py" in command))
+                found.append(Process(int(entry.name), b"worker_boot.py" in command, state == "T"))
         return sorted(found, key=lambda process: (process.pid != self.process.pid, process.pid))
 
     def until(self, condition: Callable[[], object], what: str) -> bool:
         """Wait until it holds or the owner has ended; answers whether the owner lives."""
         lives_until(self.process, condition, what)
         return self.process.poll() is None
+
+    def has_fallen_asleep(self) -> bool:
+        """Whether a process has stopped itself where it was told to."""
+        return self.marker.exists() and any(process.asleep for process in self.processes())
 
     # -- ending ------------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class Zombie(Scenario):
 def sleep_and_wake(scenario: Scenario, point: str, passage: int, *, late: bool) -> None:
     """See `run_zombie`."""
     old = scenario.start({"point": point, "passage": passage, "victim": "stop"})
-    if not old.until(old.marker.exists, f"the first run at {point!r}"):
+    if not old.until(old.has_fallen_asleep, f"the first run at {point!r}"):
         scenario.problem(f"it never came to {point!r}: {old.process.returncode} {old.said[-500:]}")
         scenario.look(old, ended=old.process.returncode == 0)
         return

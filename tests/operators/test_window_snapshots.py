@@ -143,7 +143,7 @@ def histories(draw: st.DrawFn) -> list[tuple[Row, int]]:
     delay, top = draw(st.sampled_from([0, 6, 40])), MIN_WATERMARK
     history: list[tuple[Row, int]] = []
     for number, time in enumerate(draw(st.lists(st.integers(0, 60), max_size=30))):
-        history.append(((draw(st.sampled_from("abc")), time, number), top))
+        history.append(((draw(st.sampled_from("abc")), time, -number), top))  # what sorts them changes them
         top = max(top, time - delay - 1)
     return history
 
@@ -379,3 +379,28 @@ def test_a_record_that_fails_leaves_no_trace(assigner: Any) -> None:
         fed.feed([("k", 2, -2)], [MIN_WATERMARK])
     fed.advance(MAX_WATERMARK)
     assert {tuple(result.value) for result in fed.out[0]} == {(5,)}
+
+
+@pytest.mark.rule("F21")
+@pytest.mark.parametrize("assigner", [Tumbling(10), Sliding(10, every=9), Session(gap=10)])
+def test_accumulators_that_cannot_be_copied_do_where_nothing_is_shared_or_saved(assigner: Any) -> None:
+    fed = Fed(build_engine(options_of(assigner, lambda w: w.aggregate(NoCopy), 50), lambda: 0))
+    fed.feed([("a", 1, 1), ("b", 30, 1), ("a", 2, 2)], [MIN_WATERMARK, 20, 25])
+    assert [result.value for result in fed.out[0] if result.start == 0 or isinstance(assigner, Session)] == [1, 2]
+
+
+@pytest.mark.rule("F20", "F21")
+@pytest.mark.parametrize("name", [*FUNCTIONS, "trigger, in place"])
+@pytest.mark.parametrize("lateness", [0, 3])
+@pytest.mark.parametrize(
+    ("assigner", "time"), [(Tumbling(10), 5), (Sliding(10, every=5), 4), (Sliding(10, every=9), 5), (Session(gap=10), 0)]
+)
+def test_the_millisecond_from_which_on_a_record_is_late(name: str, lateness: int, assigner: Any, time: int) -> None:
+    """Its last window ends at 10 in all cases but one: that of the shorter steps also has one that ends at 5 and is over anyway."""
+    for watermark, late in ((8 + lateness, False), (9 + lateness, True)):
+        fed = Fed(engine_of(assigner, name, lateness)())
+        fed.feed([("k", time, 1), ("k", 100, 2), ("k", time, 3)], [MIN_WATERMARK, MIN_WATERMARK, watermark])
+        assert fed.late == ([2] if late else [])
+        fed.advance(MAX_WATERMARK)
+        first = [result for result in fed.out[0] if result.end == 10]
+        assert len(first) == (1 if late or not lateness else 2)

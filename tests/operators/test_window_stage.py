@@ -45,10 +45,12 @@ class Everything(AggregateFunction[Row, list[int], list[int]]):
 
 
 class Merging(Everything):
-    """The same, for sessions without their records."""
+    """The same, for sessions without their records; merging changes both."""
 
     def merge(self, one: list[int], other: list[int]) -> list[int]:
-        return one + other
+        one += other
+        other.clear()
+        return one
 
 
 def empty() -> list[int]:
