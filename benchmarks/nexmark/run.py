@@ -28,7 +28,7 @@ from benchmarks.result import Result
 from benchmarks.rounds import LOOPS, Options, interleaved, median, on_loop, pairs
 from benchmarks.sinks import Dropping
 
-__all__ = ["Plan", "check", "measure", "measure_plan"]
+__all__ = ["Plan", "check", "judged", "measure", "measure_plan", "measure_pyflink"]
 
 EVENTS, SHORT, CHECKED = 500_000, 10_000, 3_000
 SHARE = 5

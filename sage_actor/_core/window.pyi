@@ -38,8 +38,9 @@ class FrozenWindows(Iterator[list[tuple[Any, Any]]]):
 class WindowTable:
     """All open windows of one operator in one task.
 
-    ``kind``: what is computed, by ``functions`` if it is "custom" or "records"; sums are Python's own ``+`` over values as given (pane by pane in order of time; sessions that merge
-    add up in no promised order), min and max are by ``<`` and ``>``. ``lateness``: milliseconds a window is kept, and fires again for each late record,
+    ``kind``: what is computed, by ``functions`` if it is "custom" or "records"; sums are Python's own ``+`` over values as given
+    (pane by pane in order of time; sessions that merge add up in no promised order), min and max are by ``<`` and ``>``.
+    ``lateness``: milliseconds a window is kept, and fires again for each late record,
     after its result. ``whole``: there are no keys; results then have key None, entries the key "". ``result_type``: a named tuple of
     key, start, end, value. ``deleted``: stands for a removed entry. Timestamps must lie between -2**62 and 2**62.
     """
@@ -69,7 +70,8 @@ class WindowTable:
         Appends each result to `results`, its time to `times`, and to `befores` the watermark in force before the one that made it
         fire; the numbers of late records, which are not added, to `late`. An exception of a record (no key, no timestamp, its
         ``+``, the user's function) leaves it out; go on with start=index+1. Returns where to go on: the length of the batch, or less
-        if so much is due at once that firing takes more than this turn. Before that has gone on nothing else may be called. `keys` may be None if whole, `values` for counts.
+        if so much is due at once that firing takes more than this turn. Before that has gone on nothing else may be called.
+        `keys` may be None if whole, `values` for counts.
         """
     def advance(self, watermark: int, results: list[Any], times: list[int], befores: list[int]) -> bool:
         """Fire, in ascending order of time, and remove what is due. A watermark that is not higher than before does nothing.

@@ -13,7 +13,7 @@ from sage_actor._core.batch import Batch
 from sage_actor.dataflow.graph import Operator
 from sage_actor.dataflow.policies import Retry
 from sage_actor.dataflow.sink import Sink, SinkRecovery
-from sage_actor.errors import CommitFailed, GraphError
+from sage_actor.errors import CommitFailed, Fenced, GraphError
 from sage_actor.operators.stages import Emit, Stage, as_list, cancelled_from_outside
 from sage_actor.state.store import SLICE, Entries
 
@@ -50,7 +50,7 @@ class SinkStage(Stage):
                 others = [(number, prepared) for number, task, prepared in stored if task % setting.parallelism != setting.index]
                 await self.sink.recover(own, SinkRecovery(context, setting.attempt, setting.restored_from, others))
                 self.state.list("prepared", mode="union").items = []
-        except (GraphError, CommitFailed):
+        except (GraphError, CommitFailed, Fenced):
             raise
         except (Exception, asyncio.CancelledError) as error:
             if cancelled_from_outside(error):
@@ -66,6 +66,8 @@ class SinkStage(Stage):
             try:
                 await self.sink.write(values)
                 break
+            except Fenced:
+                raise
             except (Exception, asyncio.CancelledError) as error:
                 if cancelled_from_outside(error):
                     raise
@@ -84,7 +86,7 @@ class SinkStage(Stage):
         """Pre-commit, and save what the commit will need (F23)."""
         try:
             prepared = await self.sink.prepare(checkpoint)
-        except CommitFailed:
+        except (CommitFailed, Fenced):
             raise
         except Exception as error:
             raise self.faults.error(0, error, -1, None, known=False) from error
@@ -99,7 +101,7 @@ class SinkStage(Stage):
             number, prepared = self.pending[0]
             try:
                 await self.sink.commit(number, prepared)
-            except CommitFailed:
+            except (CommitFailed, Fenced):
                 raise
             except Exception as error:
                 text = f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import sys
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -84,7 +85,7 @@ class WorkerSide:
         finally:
             beat.cancel()
             if self.host is not None:
-                await self.host.cancel()
+                await to_its_end(self.host.cancel())
             await self.endpoint.flush()
 
     def _deploy(self, payload: bytes) -> None:
@@ -113,6 +114,20 @@ class WorkerSide:
             await asyncio.sleep(0.5)
             if self.host is not None and self.host.running:
                 self._say("metrics", self.host.snapshots())
+
+
+async def to_its_end(ending: Coroutine[Any, Any, None]) -> None:
+    """Await it whole, also where the owner, who waits for our end, has us cancelled meanwhile."""
+    task = asyncio.ensure_future(ending)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def explain_deploy(error: BaseException, worker: int) -> BaseException:

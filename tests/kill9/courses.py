@@ -40,12 +40,9 @@ class Zombie(Scenario):
 
 def sleep_and_wake(scenario: Scenario, point: str, passage: int, *, late: bool) -> None:
     """See `run_zombie`."""
-    old = scenario.start({"point": point, "passage": passage, "victim": "stop"})
-    if not old.until(old.has_fallen_asleep, f"the first run at {point!r}"):
-        scenario.problem(f"it never came to {point!r}: {old.process.returncode} {old.said[-500:]}")
-        scenario.look(old, ended=old.process.returncode == 0)
+    old = asleep(scenario, point, passage)
+    if old is None:
         return
-    old.signal_all(signal.SIGSTOP)
     new = scenario.start()
     try:
         if late:
@@ -78,15 +75,30 @@ def refused(scenario: Scenario, old: Run) -> None:
         scenario.problem(f"orphans of the one that woke: {orphans}")
 
 
+def asleep(scenario: Scenario, point: str, passage: int) -> Run | None:
+    """A run that sleeps at the point, outside of any transaction of its database, whose lock it would take to sleep with it."""
+    while True:
+        run = scenario.start({"point": point, "passage": passage, "victim": "stop"})
+        if not run.until(run.has_fallen_asleep, f"the first run at {point!r}"):
+            scenario.problem(f"it never came to {point!r}: {run.process.returncode} {run.said[-500:]}")
+            scenario.look(run, ended=run.process.returncode == 0)
+            return None
+        run.signal_all(signal.SIGSTOP)
+        if not (scenario.folder / "rows.sqlite-journal").exists():
+            return run
+        run.signal_all(signal.SIGKILL)
+        run.wait()
+        scenario.outcome.kills += 1
+        scenario.outcome.notes.append("it fell asleep within a transaction of its database, and was killed")
+        scenario.look(run, ended=False)
+
+
 def sweep(scenario: Scenario) -> None:
     """Who wakes when all is over may write on until it is refused: files that nobody names, and no entry of a log."""
     place = scenario.folder / "checkpoints" / JOB
     entries = [file.name for file in (place / "log").glob("*")]
     if entries:
         scenario.problem(f"the one that woke has left in the log {entries}")
-    foreign = [file.name for file in (place / "parts").glob("*/*") if not file.parent.name.startswith("00000001-")]
-    if foreign:
-        scenario.problem(f"of the one that finished the job there is left {foreign}")
     shutil.rmtree(place, ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cases import suite
+from cases import Entry, suite
 from committed import Faults
 from scenario import Case, Outcome
 
@@ -73,11 +73,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def chosen(entries: list[Entry], names: list[str]) -> list[Entry]:
+    """Those of a name, else those whose name has it in it; without names all."""
+    found: list[Entry] = []
+    for name in names:
+        exact = [entry for entry in entries if entry[0] == name]
+        found += exact or [entry for entry in entries if name in entry[0]]
+    return found if names else entries
+
+
 def main() -> int:
     """Answers the exit status."""
     given = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    entries = [entry for entry in suite(given.seed) if not given.names or any(name in entry[0] for name in given.names)]
+    entries = chosen(list(suite(given.seed)), given.names)
     if given.inside:
         folder, answer = given.inside
         Path(answer).write_bytes(pickle.dumps(entries[0][1](Path(folder))))

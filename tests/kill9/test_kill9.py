@@ -11,13 +11,16 @@ import pytest
 RUN = Path(__file__).with_name("run.py")
 
 
-def run_cases(folder: Path, *names: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(RUN), *names, "--keep", str(folder)], capture_output=True, text=True, timeout=55, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "lost = 0, duplicated = 0, disordered = 0, wrong = 0" in done.stdout
-    return done.stdout
+def run_cases(folder: Path, *names: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(RUN), *names, "--keep", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        try:
+            said, _ = run.communicate(timeout=50)
+        finally:
+            run.terminate()  # it ends whatever it has started
+    assert run.returncode == 0, said
+    assert "lost = 0, duplicated = 0, disordered = 0, wrong = 0" in said
 
 
 @pytest.mark.parametrize("name", ["between two sinks' commits", "a worker only, before a commit", "asleep before the manifest's name"])

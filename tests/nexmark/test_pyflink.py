@@ -13,7 +13,7 @@ pytest.importorskip("duckdb", reason="the oracle is DuckDB: pip install '.[test]
 from benchmarks.nexmark.check import difference, expected_rows, oracle_of, standing
 from benchmarks.nexmark.generator import Settings, generate
 from benchmarks.nexmark.pyflink_peer import EXPRESSED, VARIABLE, PyFlink, missing
-from benchmarks.nexmark.run import Plan, measure_plan
+from benchmarks.nexmark.run import judged, measure_pyflink
 from benchmarks.rounds import Options
 
 PYTHON = os.environ.get(VARIABLE, "")
@@ -54,9 +54,22 @@ def test_a_process_that_dies_says_why() -> None:
 
 
 def test_the_table_says_that_it_was_not_measured() -> None:
-    result = measure_plan(Options(short=True, rounds=1), Plan(queries=("q2",), csv=False, pyflink=""))
-    assert "no PyFlink" in result.note
-    figures = result.detail["q2"]
-    assert isinstance(figures, dict)
-    assert figures["pyflink"] == "not measured"
-    assert "ratio_pyflink" not in figures
+    def never() -> float:
+        raise AssertionError("nothing to compare with")
+
+    figures = measure_pyflink("q2", never, 1000, None)
+    assert figures == {"pyflink": "not measured"}
+    result = judged(Options(), {"q2": {"ours": 1e6, **figures}}, {}, "", missing(""))
+    assert f"no PyFlink: no interpreter given (--pyflink or {VARIABLE})" in result.note
+    assert result.met
+
+
+@pytest.mark.parametrize(("ratio", "met"), [(19.9, False), (20.0, True)])
+def test_the_query_that_does_worst_decides(ratio: float, met: bool) -> None:
+    table: dict[str, dict[str, object]] = {
+        "q2": {"ours": 1e6, "pyflink": 1e4, "ratio_pyflink": 100.0},
+        "q3": {"ours": 1e6, "pyflink": 5e4, "ratio_pyflink": ratio},
+    }
+    result = judged(Options(), table, {}, "", "")
+    assert result.met is met
+    assert "q3 does worst" in result.note

@@ -404,3 +404,29 @@ def test_the_millisecond_from_which_on_a_record_is_late(name: str, lateness: int
         fed.advance(MAX_WATERMARK)
         first = [result for result in fed.out[0] if result.end == 10]
         assert len(first) == (1 if late or not lateness else 2)
+
+
+class Unsorted(Merging):
+    """Gives its accumulator as it is."""
+
+    def result(self, accumulator: list[int], /) -> list[int]:
+        return list(accumulator)
+
+
+@pytest.mark.parametrize("triggered", [False, True])
+@pytest.mark.parametrize(("times", "then"), [((1, 9), 5), ((9, 1), 5), ((1, 3), 50)])
+def test_neither_merging_nor_giving_a_result_reaches_what_is_frozen(triggered: bool, times: tuple[int, int], then: int) -> None:
+    def engine_with(function: type[Merging]) -> WindowEngine:
+        describe: Describe = lambda w: (w.trigger(EventTime()) if triggered else w).aggregate(function)
+        return build_engine(options_of(Session(gap=6), describe), lambda: 0)
+
+    engine = engine_with(Merging)
+    fed, values = Fed(engine), [9, 4]
+    fed.feed([("k", time, value) for time, value in zip(times, values, strict=True)], [MIN_WATERMARK] * 2)
+    frozen = engine.freeze(full=True)
+    fed.feed([("k", then, 1)], [then - 10])
+    restored = Fed(engine_with(Unsorted))
+    restored.engine.load(list(entries_of(frozen).items()))
+    restored.advance(MAX_WATERMARK)
+    expected = [[9, 4]] if then == 50 else [[value] for _, value in sorted(zip(times, values, strict=True))]
+    assert [result.value for result in restored.out[0]] == expected

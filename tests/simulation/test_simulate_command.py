@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+import sage_actor as sage
 from sage_actor.cli.main import main
 from sage_actor.testing.simulated_findings import Finding
 from sage_actor.testing.simulated_pipeline import PipelineResults, SimulatedPipeline
@@ -64,7 +65,7 @@ def test_what_a_check_refuses_is_a_finding() -> None:
 
 
 def test_an_async_description_serves_as_well() -> None:
-    async def pipeline(env):  # type: ignore[no-untyped-def]
+    async def pipeline(env: sage.Environment) -> Sequence[str]:
         return env.from_collection([3, 1, 2]).map(str).collect()
 
     simulated = SimulatedPipeline(pipeline)
