@@ -15,7 +15,7 @@ INSTALL := $(PYTHON) install.py
 .PHONY: help venv demo test check format examples bench rules docs soak kill9 mutants progression wheel-test clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "Variables: PYTHON=python3.12 BACKEND=local|process|redis PYTEST_ARGS='-k name' BENCH_ARGS='chain --json'"
 
 venv:  ## .venv with everything the other targets need
