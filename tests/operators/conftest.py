@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
@@ -23,6 +24,9 @@ from sage_actor.state.parts import FileRef, OperatorPart
 from sage_actor.testing import ManualClock
 
 GROUPS = 16
+
+
+NUMBERS = itertools.count()
 
 
 class MemoryStorage:
@@ -73,6 +77,7 @@ class StageHarness:
     ) -> None:
         self.arguments: dict[str, Any] = {"function": function, "kind": kind, "key": key, "options": options, "on_error": on_error}
         self.cls = cls
+        self.number = next(NUMBERS)  # part of file names; an id would be used again
         self.clock = clock or ManualClock()
         self.storage = MemoryStorage()
         self.out: list[tuple[Any, int | None, int | None]] = []
@@ -134,7 +139,7 @@ class StageHarness:
         self.checkpoint += 1
         await self.stage.prepare(self.checkpoint)
         frozen = self.state.freeze(self.checkpoint)
-        return await self.state.write(frozen, self.storage, f"{self.checkpoint}-{self.index}of{self.parallelism}-{id(self)}")
+        return await self.state.write(frozen, self.storage, f"{self.checkpoint}-{self.index}of{self.parallelism}-{self.number}")
 
     async def restored(self) -> StageHarness:
         """Save, close, and go on with a new stage made from what was saved; results go on being gathered in the same lists."""
