@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 
-__all__ = ["make_scratch"]
+__all__ = ["make_scratch", "remove_scratch"]
 
 OURS = re.compile(r"sage-[a-z]+-(\d+)-")
 
@@ -16,6 +16,12 @@ def make_scratch(kind: str) -> str:
     """A new folder for temporary files, named after this process. Blocks for a moment; what dead processes left is removed first."""
     remove_orphans(tempfile.gettempdir())
     return tempfile.mkdtemp(prefix=f"sage-{kind}-{os.getpid()}-")
+
+
+def remove_scratch(folder: str) -> None:
+    """Remove a folder of ours, and what processes have left that lived still when it was made: workers outlive a killed owner a little."""
+    shutil.rmtree(folder, ignore_errors=True)
+    remove_orphans(tempfile.gettempdir())
 
 
 def remove_orphans(folder: str) -> None:

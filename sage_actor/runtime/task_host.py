@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,7 @@ from sage_actor.errors import FrameError, OperatorError, SageError
 from sage_actor.ports import offload
 from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
 from sage_actor.runtime.queries import answer
-from sage_actor.runtime.scratch import make_scratch
+from sage_actor.runtime.scratch import make_scratch, remove_scratch
 from sage_actor.runtime.task import Task
 from sage_actor.runtime.task_snapshots import SnapshotSetting
 
@@ -185,7 +184,7 @@ class TaskHost:
                 task.gate.close()
         if self.scratch is not None:
             scratch, self.scratch = self.scratch, None
-            await offload(lambda: shutil.rmtree(scratch, ignore_errors=True))
+            await offload(lambda: remove_scratch(scratch))
 
     def snapshots(self) -> list[dict[str, Any]]:
         """Counters of all tasks."""
