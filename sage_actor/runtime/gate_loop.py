@@ -53,17 +53,17 @@ class GateLoop:
                 if task.routers:
                     await task.flush()
                 begun = clock()
+                task.working = False
                 if not await gate.wait():
                     return False
+                task.working = True
                 flushed = clock()
                 counters.idle_ns += flushed - begun
                 task.turns.begun = flushed / 1e9
                 continue
             begun = clock()
             blocked = task.blocked()
-            task.working = True
             await self._take(items)
-            task.working = False
             now = clock()
             waited = task.blocked() - blocked
             counters.busy_ns += now - begun - waited

@@ -90,7 +90,7 @@ class SourceLoop:
             if task.attention:
                 await task.attend()
             while task.suspended:  # a savepoint that ends the job was taken: nothing behind it may be read
-                await task.gate.wait()
+                await task.wait_quietly()
                 task.gate.drain()
                 await task.attend()
             if task.stopping and not self.draining:
@@ -120,10 +120,8 @@ class SourceLoop:
             number = len(batch)
             self._count(number)
             blocked = task.blocked()
-            task.working = True
             task.silent = False
             await task.chain.first(batch)
-            task.working = False
             now = clock()
             waited = task.blocked() - blocked
             spent = now - begun - waited
@@ -175,7 +173,7 @@ class SourceLoop:
             read.add_done_callback(lambda _: task.wake())
         begun = time.perf_counter_ns()
         while not read.done() and not task.suspended and (self.draining or not task.stopping):
-            await task.gate.wait()
+            await task.wait_quietly()
             task.gate.drain()
             await task.attend()
             if task.routers:

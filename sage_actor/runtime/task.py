@@ -157,6 +157,14 @@ class Task:
             self.woken = True
             self.gate.put_control(WAKE)
 
+    async def wait_quietly(self) -> bool:
+        """Wait for something to do; nobody is to think that this task hangs."""
+        self.working = False
+        try:
+            return bool(await self.gate.wait())
+        finally:
+            self.working = True
+
     def _call_attention(self) -> None:
         self.attention = True
         self.wake()
@@ -214,6 +222,7 @@ class Task:
             self.snapshots.check_claimed()
             self.report("opened", (self.spec.id, self.snapshots.restored_bytes))
             self.turns.begun = time.perf_counter()
+            self.working = True
             if await self.loop.run():
                 await self.loop.finish()
                 if not self.snapshots.finished_before:
@@ -256,7 +265,7 @@ class Task:
         self.snapshots.save(number, await self._freeze(number), "final")
         while self.confirmed < number:
             self.requests.clear()
-            if not await self.gate.wait():
+            if not await self.wait_quietly():
                 return
             self.gate.drain()
             self.requests.clear()
@@ -325,6 +334,7 @@ class Task:
 
     async def _close(self, *, quietly: bool) -> None:
         first: BaseException | None = None
+        self.working = False
         cancelled: asyncio.CancelledError | None = None
         closers: list[Callable[[], Awaitable[None]]] = [stage.close for stage in self.stages]
         if isinstance(self.loop, SourceLoop):

@@ -55,3 +55,9 @@ def test_without_faults_nothing_crashes() -> None:
     assert report.happened == []
     assert report.counts["checkpoints"] > 0
     assert report.counts["restores"] == 0
+
+
+@pytest.mark.blocks_loop("a simulation is one long computation")
+def test_a_lost_last_frame_does_not_hang_the_job() -> None:
+    """The frame that would show the gap never comes, and the sender waits for credit while its input has ended: the watchdog sees it."""
+    examined(2545)
