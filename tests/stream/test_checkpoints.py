@@ -317,7 +317,7 @@ async def test_without_checkpoints_a_failure_is_the_end() -> None:
     ("strategy", "attempts"),
     [
         ({"restart.strategy": "fixed-delay", "restart.attempts": 2}, 3),
-        ({"restart.strategy": "exponential-delay", "restart.attempts": 3}, 4),
+        ({"restart.strategy": "exponential-delay", "restart.attempts": 4}, 5),
         ({"restart.strategy": "failure-rate", "restart.failures": 1, "restart.interval": "1h"}, 2),
         ({"restart.strategy": "none"}, 1),
     ],
