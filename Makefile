@@ -6,22 +6,23 @@ BENCH_ARGS ?=
 SOAK ?= 600
 SEEDS ?= 5000
 KILL9_ARGS ?=
+CONFORMANCE_ARGS ?=
 MUTANTS_ARGS ?=
 
 RUN := .venv/bin/python
 INSTALL := $(PYTHON) install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format examples bench rules docs soak kill9 mutants progression wheel-test clean
+.PHONY: help venv demo test check format examples bench rules docs conformance soak kill9 mutants progression wheel-test clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo "Variables: PYTHON=python3.12 BACKEND=local|process|redis PYTEST_ARGS='-k name' BENCH_ARGS='chain --json'"
+	@echo "Variables: PYTHON=python3.12 BACKEND=local|process|redis|ray PYTEST_ARGS='-k name' BENCH_ARGS='chain --json'"
 
 venv:  ## .venv with everything the other targets need
 	@$(INSTALL) all
 
-demo:  ## a census of this Python's standard library, counted by a dataflow (BACKEND=local|process|redis)
+demo:  ## a census of this Python's standard library, counted by a dataflow (BACKEND=local|process|redis|ray)
 	@$(INSTALL) demo --backend $(BACKEND)
 	@$(RUN) -m sage_actor demo --backend $(BACKEND)
 
@@ -59,13 +60,18 @@ docs:  ## run every program and check every reference in README.md, docs/ and th
 	@$(INSTALL) test
 	@$(RUN) -m pytest -q tests/test_docs.py sage_actor $(PYTEST_ARGS)
 
+conformance:  ## the rules for backends, over each that is here: a table, rule by backend
+	@$(INSTALL) test
+	@$(RUN) tests/backends/conformance_table.py $(CONFORMANCE_ARGS)
+
 soak:  ## ten minutes of random load on the actor system (SOAK=20 for seconds)
 	@$(INSTALL) test
 	@$(RUN) tests/soak.py --seconds $(SOAK)
 
-kill9:  ## real processes killed with -9 at named points and at random: lost, duplicated, disordered
+# All cases unless BACKEND was given: the default above is for the demo.
+kill9:  ## real processes killed with -9 at named points and at random: lost, duplicated, disordered (BACKEND=local|process|redis|ray)
 	@$(INSTALL) test
-	@$(RUN) tests/kill9/run.py $(KILL9_ARGS)
+	@$(RUN) tests/kill9/run.py $(if $(filter-out file,$(origin BACKEND)),--backend $(BACKEND)) $(KILL9_ARGS)
 
 mutants:  ## faults planted in the engine, and the seed at which the simulation finds each
 	@$(INSTALL) test

@@ -242,10 +242,18 @@ def install_redis_server():
         say(str(error).splitlines()[-1])
 
 
+def install_ray():
+    """Ray where it has a wheel; where not, the demo would have nothing to show."""
+    install_extra("ray")
+    if subprocess.call([VENV_PYTHON, "-c", "import ray"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) != 0:
+        version = "%d.%d" % sys.version_info[:2]
+        raise Refused("there is no Ray for Python " + version + " on this system: try another, as in make PYTHON=python3.12 demo")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Build .venv for a target; what is in place already is left alone.")
     parser.add_argument("target", nargs="?", default="demo", choices=sorted(TARGETS))
-    parser.add_argument("--backend", default="local", help="for demo: redis also looks for a Redis server")
+    parser.add_argument("--backend", default="local", help="for demo: redis also looks for a Redis server, ray adds Ray")
     options = parser.parse_args()
     try:
         preflight()
@@ -255,6 +263,8 @@ def main():
             install_extra(extra)
         if options.target in ("test", "check", "all") or options.backend.startswith("redis"):
             install_redis_server()
+        if options.target == "demo" and options.backend.partition("://")[0] == "ray":
+            install_ray()
     except Refused as error:
         print("install: " + str(error), file=sys.stderr)
         return 1

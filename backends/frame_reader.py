@@ -1,4 +1,7 @@
-"""From a stream of bytes back to frames: each frame is its length (8 bytes, little endian), then its content."""
+"""From a stream of bytes back to frames: each frame is its length (8 bytes, little endian), then its content.
+
+A link may set the highest bit of the length: then the content is not a frame, but says where one is found.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from typing import Final
 
 from sage_actor.backends.handler_errors import report_handler_error
 
-__all__ = ["HEADER", "FrameReader"]
+__all__ = ["HEADER", "REFERRED", "FrameReader"]
 
 HEADER: Final = struct.Struct("<Q")
+REFERRED: Final = 1 << 63
+"""Added to the length where the content is a reference."""
 _KEPT: Final = 256 * 1024
 
 
@@ -20,12 +25,14 @@ class FrameReader:
     Holds one buffer of 256 KiB, and a larger one only while a larger frame is on its way.
     """
 
-    __slots__ = ("_buffer", "_end", "_needed", "_sender", "_start", "deliver")
+    __slots__ = ("_buffer", "_end", "_needed", "_sender", "_start", "deliver", "refer")
 
-    def __init__(self, sender: int, deliver: Callable[[memoryview], None]) -> None:
+    def __init__(self, sender: int, deliver: Callable[[memoryview], None], refer: Callable[[memoryview], None] | None = None) -> None:
         self._sender = sender
         self.deliver = deliver
         """Who gets the frames; may be replaced between two calls."""
+        self.refer = refer
+        """Who gets references, in their place among the frames; None on links that have none."""
         self._buffer = memoryview(bytearray(_KEPT))
         self._start = 0  # first byte not handed out yet
         self._end = 0  # first free byte
@@ -72,15 +79,18 @@ class FrameReader:
 
     def _hand_out(self, buffer: memoryview, end: int) -> None:
         start = self._start
-        deliver = self.deliver
         while end - start >= 8:
             (size,) = HEADER.unpack_from(buffer, start)
+            take = self.deliver  # read anew: a handler may have cut the link
+            if size >= REFERRED and self.refer is not None:
+                take = self.refer
+                size -= REFERRED
             stop = start + 8 + size
             if stop > end:
                 self._needed = 8 + size
                 return
             try:
-                deliver(buffer[start + 8 : stop])
+                take(buffer[start + 8 : stop])
             except Exception as error:  # noqa: BLE001  the handler belongs to the layer above; the link must survive it
                 report_handler_error(self._sender, error)
             self._start = start = stop

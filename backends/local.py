@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sage_actor.actor.backend import PATIENCE, Buffer, FrameHandler, LostHandler, WorkerInfo
+from sage_actor.actor.backend import PATIENCE, Buffer, FrameHandler, LostHandler, WorkerInfo, WorkerResources
 from sage_actor.backends.loopback import Loopback
 from sage_actor.errors import BackendUnavailable
 
@@ -60,8 +60,8 @@ class LocalBackend:
         self.name = "local"
         self.hosts_in_owner = True
 
-    async def start(self, count: int, *, group: str, entry: str) -> LocalGroup:
-        """A group without workers: `count` is taken as 0, and `entry` is never imported."""
+    async def start(self, count: int, *, group: str, entry: str, resources: Sequence[WorkerResources] = ()) -> LocalGroup:
+        """A group without workers: `count` is taken as 0, `entry` is never imported, and nobody gets `resources`."""
         return LocalGroup()
 
 

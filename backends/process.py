@@ -1,13 +1,17 @@
-"""The ``process`` backend: workers are child processes, linked by sockets, each with each."""
+"""The ``process`` backend: workers are child processes, linked by sockets and shared memory, each with each."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Final
 
+from sage_actor.actor.backend import WorkerResources
+from sage_actor.backends.segment_file import create_segment_file
 from sage_actor.backends.socket_endpoint import SocketEndpoint, open_in_worker
 from sage_actor.backends.worker_group import ProcessGroup, WorkerStart
+from sage_actor.backends.worker_limits import limits_of
 from sage_actor.errors import BackendUnavailable
 
 __all__ = ["ProcessBackend", "create"]
@@ -19,7 +23,8 @@ class ProcessBackend:
     """Starts groups of child processes on this machine.
 
     Each pair of workers has a socket pair, made here and inherited by both: no address, no file, nobody else can connect,
-    and a worker's end is seen at once by all its peers.
+    and a worker's end is seen at once by all its peers. Each worker has a file in memory, which all inherit: there it writes
+    its large frames, for the receiver to use where they lie.
     """
 
     __slots__ = ("hosts_in_owner", "name")
@@ -28,11 +33,13 @@ class ProcessBackend:
         self.name = "process"
         self.hosts_in_owner = False
 
-    async def start(self, count: int, *, group: str, entry: str) -> ProcessGroup:
+    async def start(self, count: int, *, group: str, entry: str, resources: Sequence[WorkerResources] = ()) -> ProcessGroup:
         """Start `count` workers; see `Backend.start`. Cancelling it leaves nothing behind."""
+        limits = limits_of(resources, count, self.name)
         started = ProcessGroup(self.name, group, entry)
         # The ends of workers that are not started yet; each process gets its own, and we keep those of worker 0.
         waiting: dict[int, dict[int, socket.socket]] = {worker: {} for worker in range(count + 1)}
+        segments = _create_segment_files(count + 1)
         try:
             for worker in range(1, count + 1):
                 try:
@@ -44,14 +51,20 @@ class ProcessBackend:
                     ) from error
                 ends = waiting[worker]
                 arguments = {str(peer): str(end.fileno()) for peer, end in ends.items()}
-                started.start_worker(worker, WorkerStart(_OPENER, arguments, [end.fileno() for end in ends.values()]))
+                arguments["segments"] = ",".join(map(str, segments))
+                descriptors = [*(end.fileno() for end in ends.values()), *segments]
+                started.start_worker(worker, WorkerStart(_OPENER, arguments, descriptors, limits[worker - 1]))
                 _close(waiting.pop(worker))
             own = waiting.pop(0)
             try:
-                endpoint = await SocketEndpoint.open(0, own)
+                endpoint = await SocketEndpoint.open(0, own, segments)
+            except OSError as error:
+                _close(own)
+                raise BackendUnavailable(self.name, f"no memory to link {count} workers: {error}", "fewer workers may help") from error
             except BaseException:
                 _close(own)
                 raise
+            segments = []
             started.opened(endpoint)
             await started.wait_ready()
         except BaseException:
@@ -60,7 +73,22 @@ class ProcessBackend:
         finally:
             for ends in waiting.values():
                 _close(ends)
+            for descriptor in segments:
+                os.close(descriptor)
         return started
+
+
+def _create_segment_files(count: int) -> list[int]:
+    """One for each worker, or none at all: where memory or descriptors are short, everything goes through the sockets."""
+    made: list[int] = []
+    for _ in range(count):
+        descriptor = create_segment_file()
+        if descriptor is None:
+            for other in made:
+                os.close(other)
+            return []
+        made.append(descriptor)
+    return made
 
 
 def _close(ends: dict[int, socket.socket]) -> None:

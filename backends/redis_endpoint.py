@@ -3,61 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Final, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sage_actor.actor.backend import Buffer, FrameHandler, LostHandler
-from sage_actor.backends.frame_reader import HEADER, FrameReader
+from sage_actor.backends.frame_reader import HEADER
 from sage_actor.backends.loopback import Loopback
 from sage_actor.backends.losses import Losses
+from sage_actor.backends.redis_address import RedisAddress, shown
 from sage_actor.backends.redis_keys import RedisKeys
-from sage_actor.backends.redis_line import Command, RedisLine
+from sage_actor.backends.redis_line import RedisLine
+from sage_actor.backends.redis_outage import Outage
+from sage_actor.backends.redis_proof import prove
 from sage_actor.backends.redis_pulse import RedisPulse
-from sage_actor.backends.redis_seal import Sealer, Unsealer
-from sage_actor.errors import BackendError, BackendUnavailable, FrameError
+from sage_actor.backends.redis_reader import RedisReader
+from sage_actor.backends.redis_writer import RedisWriter
+from sage_actor.errors import BackendError, BackendUnavailable
+from sage_actor.ports import system_clock
 
 __all__ = ["RedisEndpoint", "open_in_worker"]
 
-_ENTRY: Final = 512 * 1024  # bytes of frames in one entry at most; a larger frame is cut up
-_ENTRIES: Final = 32  # taken from one stream at a time at most
-_BLOCK_MS: Final = 250
-_FIELD: Final = "f"
-
-
-class _Inbound:
-    """One stream that comes in: where we are in it, and the frame that is on its way."""
-
-    __slots__ = ("key", "last", "reader", "unsealer")
-
-    def __init__(self, keys: RedisKeys, sender: int, receiver: int, deliver: Callable[[memoryview], None]) -> None:
-        self.key = keys.stream(sender, receiver)
-        self.last = "0-0"
-        self.unsealer = Unsealer(keys.secret, sender, receiver)
-        self.reader = FrameReader(sender, deliver)
-
-    def take(self, entries: list[list[object]]) -> Command:
-        """Hand out the frames of new entries; returns the command that deletes these entries.
-
-        Raises:
-            FrameError: one of them is damaged, forged or out of order.
-        """
-        for identity, fields in cast("list[tuple[bytes, list[bytes]]]", entries):
-            if len(fields) != 2:
-                raise FrameError(f"stream {self.key!r} holds an entry that is not ours; does somebody else write to this server?")
-            content = self.unsealer.unseal(fields[1])
-            self.last = identity.decode()
-            self.reader.feed(content)
-        # Everything up to here and nothing after it: only we take from this stream.
-        at, _, number = self.last.partition("-")
-        return ("XTRIM", self.key, "MINID", f"{at}-{int(number) + 1}")
+_Work = Callable[[RedisLine, Outage], Awaitable[None]]
 
 
 class RedisEndpoint:
     """One worker's end of a full mesh of streams.
 
-    Two connections of its own (one writes, one waits for what comes) and the thread of its heartbeat. Any error of the server
-    ends it: what a failed command did is unknown, and a guess could lose or repeat frames.
+    Two connections of its own (one writes, one waits for what comes) and the thread of its heartbeat, each of which comes back
+    by itself after a failure. What was sent and is not known to be taken is kept here, so a server that was away, was replaced by
+    one that lacks the last writes, or came back empty loses nothing. What ends the endpoint: a server that is away for longer
+    than the patience in its address, one that refuses, and entries that are not ours.
     """
 
     def __init__(
@@ -68,42 +42,49 @@ class RedisEndpoint:
         Args:
             silent: called when a watched worker's heartbeat stands still: each worker's in the owner, the owner's elsewhere.
             failed: called beside the ``lost`` handler when the links broke.
+
+        Raises:
+            BackendUnavailable: the address is none.
         """
         self.worker = worker
         self.losses = Losses()
         self._keys = keys
+        self._patience = RedisAddress.of(keys.address).patience
         self._loop = asyncio.get_running_loop()
         self._failed = failed
         self._loopback = Loopback(worker)
-        self._sealers = {peer: Sealer(keys.secret, worker, peer) for peer in keys.peers(worker)}
         watched = range(1, keys.count + 1) if worker == 0 else (0,)
         self._pulse = RedisPulse(keys, worker, watched, silent=silent, gone=self._fail)
-        self._writing = RedisLine(keys.address)
-        self._reading = RedisLine(keys.address)
+        self._writer = RedisWriter(keys, worker)
+        self._reader: RedisReader | None = None
+        self._first: RedisLine | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._pending: dict[int, list[bytes]] = {}
-        self._wanted = asyncio.Event()
-        self._queued = 0
-        self._written = 0
-        self._progress = asyncio.Event()
+        self._early: list[Callable[[], None]] = []
         self._ended = False
-        self._round = 0
-        self._after_round: list[tuple[int, Callable[[], None]]] = []
 
     async def open(self) -> None:
         """Connect, and begin to send and to beat.
 
+        The owner is told at once if the server is not there, and tries all that a group will ask of it; a worker, whose owner has
+        seen the server, waits for one that is away.
+
         Raises:
-            BackendUnavailable: the server is not there.
+            BackendUnavailable: the server is not there, too old, full, a replica, or refuses our user.
         """
-        try:
-            await self._writing.connect()
-            await self._reading.connect()
-        except BaseException:
-            await self._close_lines()
-            raise
+        outage = Outage(self._patience)
+        if self.worker == 0:
+            line = RedisLine(self._keys.address)
+            try:
+                await line.connect()
+                await prove(line, self._keys)
+            except BaseException:
+                await line.aclose()
+                raise
+        else:
+            line = await self._connected(outage)
+        self._first = line
         self._pulse.start()
-        self._tasks.append(self._loop.create_task(self._guarded(self._write()), name=f"redis-write-{self.worker}"))
+        self._start_task("write", self._writer.run, line, outage)
 
     def expect_beats(self) -> None:
         """Every watched worker is up; see `RedisPulse.expect`."""
@@ -113,26 +94,25 @@ class RedisEndpoint:
         """Begin delivering; see `Endpoint.start`."""
         self._loopback.start(receive)
         self.losses.start(lost)
-        if self._sealers and not self._ended:
-            self._tasks.append(self._loop.create_task(self._guarded(self._read(receive)), name=f"redis-read-{self.worker}"))
+        if self._keys.count and not self._ended:
+            self._reader = reader = RedisReader(self._keys, self.worker, self._writer, receive)
+            for callback in self._early:
+                reader.after_last_frame(callback)
+            self._start_task("read", reader.run, None, Outage(self._patience))
 
     def send(self, to: int, parts: Sequence[Buffer]) -> None:
-        """Send one frame; frames of one turn of the loop share an entry; see `Endpoint.send`."""
+        """Send one frame; frames that wait for the same call share an entry; see `Endpoint.send`."""
         if self._ended:
             return
         if to == self.worker:
             self._loopback.send(parts)
-        elif to in self._sealers:
-            content = b"".join(parts)
-            self._pending.setdefault(to, []).extend((HEADER.pack(len(content)), content))
-            self._queued += 1
-            self._wanted.set()
+        elif to in self._writer.outbound:
+            pieces = [part if isinstance(part, bytes) else bytes(part) for part in parts]
+            self._writer.send(to, [HEADER.pack(sum(map(len, pieces))), *pieces])
 
     async def flush(self) -> None:
-        """Return when the server has taken everything sent so far, or is gone."""
-        queued = self._queued
-        while self._written < queued and not self._ended:
-            await self._progress.wait()
+        """Return when a server has taken everything sent so far, or the links have ended; waits for one that is away."""
+        await self._writer.flush()
 
     async def aclose(self) -> None:
         """Flush, then close the connections. Idempotent."""
@@ -146,24 +126,60 @@ class RedisEndpoint:
         self.losses.close()
         self._loopback.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._first is not None:
+            await self._first.aclose()  # a task that was cancelled before its first step has closed nothing
         await self._pulse.aclose()
-        await self._close_lines()
 
     def after_last_frame(self, worker: int, callback: Callable[[], None]) -> None:
-        """Call back once everything that an ended worker managed to send has been delivered.
+        """Call back once everything that an ended worker managed to send has been delivered."""
+        if self._reader is None:
+            self._early.append(callback)
+        else:
+            self._reader.after_last_frame(callback)
 
-        The read that is on its way may have begun before the worker's last words were written; the one after it has not.
-        """
-        self._after_round.append((self._round + 2, callback))
+    def _start_task(self, name: str, work: _Work, line: RedisLine | None, outage: Outage) -> None:
+        task = self._loop.create_task(self._keep_up(work, line, outage), name=f"redis-{name}-{self.worker}")
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
 
-    async def _close_lines(self) -> None:
-        await self._writing.aclose()
-        await self._reading.aclose()
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        # Only a fault of ours, or a reply of a form that no Redis gives: without this everybody would wait for ever.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            reason = f"{task.get_name()} failed with {type(error).__name__}: {error}"
+            self._fail(BackendUnavailable(shown(self._keys.address), reason, "is this a Redis server?"))
+
+    async def _keep_up(self, work: _Work, line: RedisLine | None, outage: Outage) -> None:
+        """Do this work over one line after the other, until the endpoint ends."""
+        try:
+            while True:
+                if line is None:
+                    line = await self._connected(outage)
+                try:
+                    await work(line, outage)
+                except BackendUnavailable as error:
+                    pause = outage.pause(error)
+                    await line.aclose()
+                    line = None
+                    await system_clock.sleep(pause)
+        except BackendError as error:
+            self._fail(error)
+        finally:
+            if line is not None:
+                await line.aclose()
+
+    async def _connected(self, outage: Outage) -> RedisLine:
+        while True:
+            line = RedisLine(self._keys.address)
+            try:
+                await line.connect()
+            except BackendUnavailable as error:
+                await system_clock.sleep(outage.pause(error))
+            else:
+                return line
 
     def _end(self) -> None:
         self._ended = True
-        self._pending.clear()
-        self._progress.set()
+        self._writer.end()
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:
@@ -175,57 +191,6 @@ class RedisEndpoint:
             self.losses.report(error)
             if self._failed is not None:
                 self._failed(error)
-
-    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
-        try:
-            await work
-        except BackendError as error:
-            self._fail(error)
-
-    async def _write(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            pending, self._pending = self._pending, {}
-            queued = self._queued
-            commands: list[Command] = []
-            for to, pieces in pending.items():
-                key, sealer = self._keys.stream(self.worker, to), self._sealers[to]
-                commands.extend(("XADD", key, "*", _FIELD, sealer.seal(content)) for content in _entries(pieces))
-            if commands:
-                await self._writing.call(commands)
-            self._written = queued
-            progress, self._progress = self._progress, asyncio.Event()
-            progress.set()
-
-    async def _read(self, receive: FrameHandler) -> None:
-        inbound = {
-            link.key.encode(): link
-            for link in (_Inbound(self._keys, peer, self.worker, functools.partial(receive, peer)) for peer in self._sealers)
-        }
-        deletions: list[Command] = []
-        while True:
-            read: Command = ("XREAD", "COUNT", _ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", *inbound, *(link.last for link in inbound.values()))
-            replies = await self._reading.call([*deletions, read])
-            deletions = []
-            for key, entries in cast("list[tuple[bytes, list[list[object]]]]", replies[-1] or ()):
-                deletions.append(inbound[key].take(entries))
-            self._round += 1
-            if self._after_round:
-                due = [callback for at, callback in self._after_round if at <= self._round]
-                self._after_round = [waiting for waiting in self._after_round if waiting[0] > self._round]
-                for callback in due:
-                    callback()
-
-
-def _entries(pieces: list[bytes]) -> Iterator[bytes | memoryview]:
-    content = b"".join(pieces)
-    if len(content) <= _ENTRY:
-        yield content
-        return
-    view = memoryview(content)
-    for at in range(0, len(view), _ENTRY):
-        yield view[at : at + _ENTRY]
 
 
 async def open_in_worker(worker: int, arguments: Mapping[str, str], failed: Callable[[BackendError], None]) -> RedisEndpoint:

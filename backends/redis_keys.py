@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["RedisKeys"]
+__all__ = ["EXPIRY", "RedisKeys"]
+
+EXPIRY: Final = 60
+"""Seconds that the keys of a killed group outlive it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,14 @@ class RedisKeys:
         """The stream of a directed pair."""
         return f"{self.prefix}:{sender}>{receiver}"
 
+    def taken(self, sender: int, receiver: int) -> str:
+        """Where the receiver of a directed pair says how many entries it has taken."""
+        return f"{self.prefix}:{receiver}<{sender}:taken"
+
+    def proof(self) -> str:
+        """Where the owner tries, before anything else, what the server lets it do."""
+        return f"{self.prefix}:proof"
+
     def beat(self, worker: int) -> str:
         """Where a worker counts its heartbeats."""
         return f"{self.prefix}:{worker}:beat"
@@ -48,4 +60,6 @@ class RedisKeys:
     def all(self) -> list[str]:
         """Every key that a group can have left."""
         workers = range(self.count + 1)
-        return [self.beat(worker) for worker in workers] + [self.stream(worker, peer) for worker in workers for peer in self.peers(worker)]
+        pairs = [(worker, peer) for worker in workers for peer in self.peers(worker)]
+        beats = [self.beat(worker) for worker in workers]
+        return [self.proof(), *beats, *(self.stream(*pair) for pair in pairs), *(self.taken(*pair) for pair in pairs)]

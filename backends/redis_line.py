@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, cast
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Final, Protocol, cast
 
+from sage_actor.backends.redis_address import RedisAddress, shown
+from sage_actor.backends.redis_refusals import refusal
 from sage_actor.errors import BackendUnavailable
 
 __all__ = ["Command", "RedisLine", "shown"]
 
 Command = Sequence[bytes | str | int]
+
+_CONNECT: Final = 3.0  # seconds, handshake included
 
 
 class _Connection(Protocol):
@@ -26,78 +30,147 @@ class _Connection(Protocol):
     async def read_response(self, disable_decoding: bool = ..., timeout: float | None = ...) -> object: ...
 
 
-def shown(address: str) -> str:
-    """The address as it may appear in messages: without its password."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, f"***@{host}" if "@" in parts.netloc else host, parts.path, "", ""))
-
-
 class RedisLine:
     """A connection of its own, so that a call that was cancelled halfway takes its connection with it.
 
-    redis-py hands connections on; one on which a reply was left unread gives the next caller somebody else's answer. Here a
-    failed or cancelled call closes the line, and a closed line stays closed.
+    redis-py hands connections on; one on which a reply was left unread gives the next caller somebody else's answer. Here a call
+    that failed halfway, was cancelled or got no answer in time closes the line, and a closed line stays closed: who wants to go
+    on makes a new one.
     """
 
-    __slots__ = ("_address", "_connection", "_open")
+    __slots__ = ("_address", "_connection", "_open", "_transport")
 
     def __init__(self, address: str) -> None:
-        self._address = address
+        """Nothing is connected yet.
+
+        Raises:
+            BackendUnavailable: the address is none.
+        """
+        self._address = RedisAddress.of(address)
         self._connection: _Connection | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._open = False
 
     async def connect(self) -> None:
         """Open it.
 
         Raises:
-            BackendUnavailable: nobody answers there, or refuses us; with a hint how to start a server.
+            BackendUnavailable: nobody answers there within 3 s, or refuses us; with the next step.
         """
         from redis.asyncio import ConnectionPool
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
         from redis.exceptions import RedisError
 
-        options: dict[str, Any] = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": 3.0, "retry": Retry(NoBackoff(), 0)}
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_timeout": None,
+            "socket_connect_timeout": _CONNECT,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        connection: _Connection | None = None
         try:
-            pool = cast("Any", ConnectionPool).from_url(self._address, **options)
+            pool = cast("Any", ConnectionPool).from_url(self._address.url, **options)
             connection = cast("_Connection", pool.make_connection())
-            await connection.connect()
-        except (RedisError, OSError, ValueError) as error:
-            port = urlsplit(self._address).port or 6379 if not isinstance(error, ValueError) else 6379
-            raise BackendUnavailable(
-                shown(self._address), str(error), f"start a server with `redis-server --port {port}`, or run with backend='process'"
-            ) from error
+            async with asyncio.timeout(_CONNECT):  # redis-py bounds the connecting, not the handshake
+                await connection.connect()
+        except BaseException as error:
+            if connection is not None:
+                await _closed(connection)
+            if isinstance(error, TimeoutError) and not str(error):
+                raise refusal(self._address, TimeoutError(f"no answer to the handshake within {_CONNECT:.0f} s")) from error
+            if isinstance(error, RedisError | OSError | ValueError | TypeError):
+                raise refusal(self._address, error) from error
+            raise
         self._connection = connection
+        # Held here, since redis-py forgets it when a call fails.
+        writer = cast("asyncio.StreamWriter | None", getattr(connection, "_writer", None))
+        self._transport = None if writer is None else writer.transport
         self._open = True
 
-    async def call(self, commands: Sequence[Command]) -> list[object]:
+    async def call(self, commands: Sequence[Command], limit: float | None = None) -> list[object]:
         """Send commands in one write, return their replies in order. Cancelling it closes the line.
 
+        Args:
+            limit: seconds for all of it; half of the address's patience unless said.
+
         Raises:
-            BackendUnavailable: the server is gone, or refused one of them; the line is closed, and nobody knows which of the
-                commands were carried out.
+            BackendUnavailable: the server is gone or silent: the line is closed, and nobody knows which of the commands were
+                carried out. Or it refused one of them: then the others were carried out.
+        """
+        replies = await self.exchange(commands, limit)
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise refusal(self._address, reply, str(command[0])) from reply
+        return replies
+
+    async def exchange(self, commands: Sequence[Command], limit: float | None = None) -> list[object]:
+        """As `call`, but with the refusal of a command in the place of its reply."""
+        from redis.exceptions import RedisError, ResponseError
+
+        connection = self._connection
+        if connection is None or not self._open or not connection.is_connected:
+            raise refusal(self._address, ConnectionError("the connection is closed"))
+        self._open = False  # until every reply is read
+        seconds = self._address.answer if limit is None else limit
+        replies: list[object] = []
+        try:
+            async with asyncio.timeout(seconds):
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response(disable_decoding=True))
+                    except ResponseError as error:
+                        replies.append(error)
+        except TimeoutError as error:
+            raise refusal(self._address, TimeoutError(f"no answer to {commands[0][0]!s} within {seconds:g} s")) from error
+        except (RedisError, OSError) as error:
+            raise refusal(self._address, error, str(commands[0][0])) from error
+        finally:
+            if len(replies) == len(commands):
+                self._open = True
+            elif self._transport is not None:
+                self._transport.abort()  # see `aclose`
+        return replies
+
+    async def receive(self) -> object:
+        """Wait for what comes unasked, on a line that has subscribed to a channel. Cancelling it closes the line.
+
+        Raises:
+            BackendUnavailable: the connection is gone.
         """
         from redis.exceptions import RedisError
 
         connection = self._connection
         if connection is None or not self._open or not connection.is_connected:
-            raise BackendUnavailable(shown(self._address), "the connection is closed")
-        self._open = False  # until every reply is read
+            raise refusal(self._address, ConnectionError("the connection is closed"))
+        self._open = False
         try:
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            replies = [await connection.read_response(disable_decoding=True) for _ in commands]
+            reply = await connection.read_response(disable_decoding=True)
         except (RedisError, OSError) as error:
-            raise BackendUnavailable(shown(self._address), str(error) or type(error).__name__, "is the server still up?") from error
+            raise refusal(self._address, error) from error
         self._open = True
-        return replies
+        return reply
+
+    def refused(self, command: str, reply: Exception) -> BackendUnavailable:
+        """The error for one reply of `exchange`."""
+        return refusal(self._address, reply, command)
 
     async def aclose(self) -> None:
-        """Close it. Idempotent; never raises for a server that is gone."""
-        from redis.exceptions import RedisError
-
+        """Close it. Idempotent; never raises for a server that is gone, and never waits for one that does not read."""
         self._open = False
         connection, self._connection = self._connection, None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            # redis-py would first write out what waits: for ever, if nobody reads; and a call that was given up must not be
+            # carried out later.
+            transport.abort()
         if connection is not None:
-            with contextlib.suppress(RedisError, OSError):  # closed it is, one way or the other
-                await connection.disconnect()
+            await _closed(connection)
+
+
+async def _closed(connection: _Connection) -> None:
+    from redis.exceptions import RedisError
+
+    with contextlib.suppress(RedisError, OSError):  # closed it is, one way or the other
+        await connection.disconnect(nowait=True)

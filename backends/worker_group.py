@@ -7,16 +7,17 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from sage_actor.actor.backend import PATIENCE, Endpoint, WorkerInfo
 from sage_actor.backends.losses import Losses
+from sage_actor.backends.worker_limits import WorkerLimits
 from sage_actor.backends.worker_main import Setup
 from sage_actor.backends.worker_process import WorkerProcess
-from sage_actor.errors import BackendError, BackendUnavailable
+from sage_actor.errors import BackendError, BackendUnavailable, WorkerLost
 
-__all__ = ["OwnerEndpoint", "ProcessGroup", "WorkerStart"]
+__all__ = ["OwnerEndpoint", "ProcessGroup", "StartedWorker", "WorkerStart"]
 
 _START: Final = 60.0  # seconds for a worker to import its entry; a cold disk and a big entry are slow
 _LAST_FRAMES: Final = 1.0  # seconds that a lost worker's last frames may take before its loss is told
@@ -36,13 +37,53 @@ class OwnerEndpoint(Endpoint, Protocol):
         ...
 
 
+class StartedWorker(Protocol):
+    """What the group asks of each of its workers; see `WorkerProcess`."""
+
+    worker: int
+    pid: int
+    host: str
+    ready: asyncio.Event
+    ended: asyncio.Event
+    exit_code: int | None
+    left: bool
+    failed: bool
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr, or what is said about its end."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where it runs, for messages."""
+        ...
+
+    def lost(self) -> WorkerLost:
+        """The error that says how it ended."""
+        ...
+
+    def ask_to_end(self) -> None:
+        """Have its entry cancelled."""
+        ...
+
+    def kill(self) -> None:
+        """End it without asking; `ended` tells when it has."""
+        ...
+
+    def close(self) -> None:
+        """Let go of one that has ended. Idempotent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStart:
-    """How a worker opens its endpoint: the function that does it, its arguments, and the open files that it inherits."""
+    """How a worker opens its endpoint: the function that does it, its arguments, and the open files that it inherits; its limits."""
 
     opener: str
     arguments: Mapping[str, str]
     descriptors: Sequence[int] = ()
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
 
 
 class ProcessGroup:
@@ -53,7 +94,7 @@ class ProcessGroup:
         self._group = group
         self._entry = entry
         self._endpoint: OwnerEndpoint | None = None
-        self._processes: list[WorkerProcess] = []
+        self._processes: list[StartedWorker] = []
         self._before_endpoint = Losses()
         self._closing: asyncio.Future[None] | None = None
         self._is_closing = False
@@ -68,7 +109,7 @@ class ProcessGroup:
     @property
     def workers(self) -> Sequence[WorkerInfo]:
         """The workers as they were started; lost ones stay listed."""
-        return tuple(WorkerInfo(process.worker, process.pid) for process in self._processes)
+        return tuple(WorkerInfo(process.worker, process.pid, process.host) for process in self._processes)
 
     def start_worker(self, worker: int, start: WorkerStart) -> None:
         """Start one process; `wait_ready` tells when it is up.
@@ -79,6 +120,10 @@ class ProcessGroup:
         setup = Setup(
             worker=worker, owner=os.getpid(), path=list(sys.path), entry=self._entry, opener=start.opener, arguments=dict(start.arguments)
         )
+        if start.limits.cores is not None:
+            setup["cores"] = list(start.limits.cores)
+        if start.limits.memory is not None:
+            setup["memory"] = start.limits.memory
         try:
             process = WorkerProcess(setup, group=self._group, descriptors=start.descriptors, failed=self._failed, ended=self._ended)
         except OSError as error:
@@ -100,14 +145,12 @@ class ProcessGroup:
                 async with asyncio.timeout(_START):
                     await process.ready.wait()
             except TimeoutError:
-                reason = f"worker {process.worker} (process {process.pid}) does not answer within {_START:.0f} s"
+                reason = f"worker {process.worker} ({process.place}) does not answer within {_START:.0f} s"
                 raise self._not_up(process, reason) from None
             if process.ended.is_set() and not process.left:
-                raise self._not_up(
-                    process, f"worker {process.worker} (process {process.pid}) ended with {process.exit_code} while starting"
-                )
+                raise self._not_up(process, f"worker {process.worker} ({process.place}) ended with {process.exit_code} while starting")
 
-    def _not_up(self, process: WorkerProcess, reason: str) -> BackendUnavailable:
+    def _not_up(self, process: StartedWorker, reason: str) -> BackendUnavailable:
         words = process.last_words.strip()
         return BackendUnavailable(self._backend, f"{reason}; it said:\n{words}" if words else f"{reason}; it wrote nothing to stderr")
 
@@ -127,7 +170,7 @@ class ProcessGroup:
                 process.failed = True
                 self._before_endpoint.report(process.lost())
 
-    def _ended(self, process: WorkerProcess) -> None:
+    def _ended(self, process: StartedWorker) -> None:
         if self._is_closing or process.left or process.failed:
             return
         endpoint = self._endpoint

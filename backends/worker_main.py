@@ -17,13 +17,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NoReturn, TextIO, TypedDict, cast
+from typing import Final, NoReturn, NotRequired, TextIO, TypedDict, cast
 
 from sage_actor.actor.backend import Endpoint
+from sage_actor.backends.worker_limits import bind_to_cores, watch_memory
 from sage_actor.errors import BackendError
 
 __all__ = ["Setup", "run"]
 
+_YOUNG: Final = 10_000  # new objects between two looks for cycles among them
 _FAREWELL: Final = 2.0  # seconds for what was sent to leave, once the entry has ended
 
 
@@ -36,6 +38,10 @@ class Setup(TypedDict):
     entry: str
     opener: str
     arguments: dict[str, str]
+    cores: NotRequired[list[int]]
+    """The cores that it is bound to; all if absent."""
+    memory: NotRequired[int]
+    """Bytes that it may occupy; any number if absent."""
 
 
 class _Worker:
@@ -62,6 +68,8 @@ class _Worker:
         endpoint = await opener(setup["worker"], setup["arguments"], self._failed)
         gc.collect()
         gc.freeze()  # what is imported by now lives as long as the process: full collections need not look at it again
+        # Records of a batch die with it, by their counts: to look for cycles every 700 of them costs an eighth of a shuffle.
+        gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
         self._task = asyncio.ensure_future(_await(entry, endpoint))
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._watch, args=(loop,), name="sage-owner-watch", daemon=True).start()
@@ -159,6 +167,10 @@ def run(control: socket.socket, setup: Setup) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's business
     faulthandler.enable()
+    if "cores" in setup:
+        bind_to_cores(setup["cores"])
+    if "memory" in setup:
+        watch_memory(setup["worker"], setup["memory"])
     sys.setswitchinterval(0.0005)  # a thread that computes must not hold the loop for 5 ms
     for stream in _streams():
         if isinstance(stream, io.TextIOWrapper):

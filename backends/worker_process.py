@@ -91,6 +91,7 @@ class WorkerProcess:
             theirs.close()
             os.close(writing)
         self.pid = self._process.pid
+        self.host = "localhost"
         self._pidfd = -1
         if sys.platform == "linux":
             try:
@@ -114,6 +115,11 @@ class WorkerProcess:
     def last_words(self) -> str:
         """The end of what it wrote to stderr."""
         return self._words.decode("utf-8", "replace")
+
+    @property
+    def place(self) -> str:
+        """Where it runs, for messages."""
+        return f"process {self.pid}"
 
     def lost(self) -> WorkerLost:
         """The error that says how it ended."""

@@ -21,11 +21,16 @@ CASES = {
     "wordcount_final": "wordcount_final",
     "vectorised": "vectorised",
     "latency": "latency",
+    "latency_redis": "latency_redis",
     "import": "import_time",
     "backpressure": "backpressure",
     "compile": "compile",
     "stop": "stop",
-    "shuffle": "shuffle",
+    "shuffle_process": "shuffle_process",
+    "latency_process": "latency_process",
+    "scaling": "scaling",
+    "shuffle_redis": "shuffle_redis",
+    "shuffle_ray": "shuffle_ray",
     "windows": "windows",
     "sliding": "sliding",
     "session": "session",
@@ -34,6 +39,7 @@ CASES = {
     "checkpoint": "checkpoint",
     "recovery": "recovery",
     "memory": "keyed_memory",
+    "memory_optimization": "memory_optimization",
     "wordcount_checkpoints": "wordcount_checkpoints",
     "tell": "tell",
     "ask": "ask",
@@ -50,9 +56,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object a case, a line each")
     parser.add_argument("--short", action="store_true", help="small and quick, for crashes only; nothing is judged")
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (5; 1 if short)")
-    parser.add_argument(
-        "--backend", default="local", help="backpressure, stop, latency, shuffle: process, redis (a private server) or redis://..."
-    )
+    parser.add_argument("--backend", default="local", help="backpressure, stop, latency: process, redis (a private server) or redis://...")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in CASES and name != "all"]
     if unknown:

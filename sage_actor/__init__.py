@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sage_actor._core.actor_ref import ActorRef as ActorRef
     from sage_actor._core.reply import Reply as Reply
     from sage_actor.actor.actor import Actor as Actor
+    from sage_actor.actor.backend import WorkerResources as WorkerResources
     from sage_actor.actor.context import ActorContext as ActorContext
     from sage_actor.actor.dead_letters import UndeliveredMessage as UndeliveredMessage
     from sage_actor.actor.exposition import ActorCollector as ActorCollector
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sage_actor.actor.handlers import interruptible as interruptible
     from sage_actor.actor.mailbox import MailboxSettings as MailboxSettings
     from sage_actor.actor.registry import ServiceKey as ServiceKey
+    from sage_actor.actor.remoting import SystemWorker as SystemWorker
     from sage_actor.actor.streaming import AnswerStream as AnswerStream
     from sage_actor.actor.supervision import ExponentialDelay as ExponentialDelay
     from sage_actor.actor.supervision import FailureRate as FailureRate
@@ -57,7 +59,9 @@ if TYPE_CHECKING:
     from sage_actor.dataflow.functions import ProcessFunction as ProcessFunction
     from sage_actor.dataflow.functions import SinkFunction as SinkFunction
     from sage_actor.dataflow.idempotent import IdempotentSink as IdempotentSink
+    from sage_actor.dataflow.load_balancer import LoadBalancer as LoadBalancer
     from sage_actor.dataflow.output_tag import OutputTag as OutputTag
+    from sage_actor.dataflow.parallelism import ParallelismController as ParallelismController
     from sage_actor.dataflow.pattern import Pattern as Pattern
     from sage_actor.dataflow.policies import DeadLetter as DeadLetter
     from sage_actor.dataflow.policies import Retry as Retry
@@ -98,6 +102,7 @@ if TYPE_CHECKING:
     from sage_actor.errors import ActorEnded as ActorEnded
     from sage_actor.errors import ActorError as ActorError
     from sage_actor.errors import ActorFailed as ActorFailed
+    from sage_actor.errors import ActorLost as ActorLost
     from sage_actor.errors import ActorStopped as ActorStopped
     from sage_actor.errors import AskAbandoned as AskAbandoned
     from sage_actor.errors import AskCycle as AskCycle
@@ -125,6 +130,8 @@ if TYPE_CHECKING:
     from sage_actor.errors import NeverStarted as NeverStarted
     from sage_actor.errors import NotFinished as NotFinished
     from sage_actor.errors import OperatorError as OperatorError
+    from sage_actor.errors import PoolError as PoolError
+    from sage_actor.errors import PoolFull as PoolFull
     from sage_actor.errors import RequestError as RequestError
     from sage_actor.errors import SageError as SageError
     from sage_actor.errors import SavepointNotFound as SavepointNotFound
@@ -137,6 +144,19 @@ if TYPE_CHECKING:
     from sage_actor.errors import UnknownBackend as UnknownBackend
     from sage_actor.errors import UnstableKey as UnstableKey
     from sage_actor.errors import WorkerLost as WorkerLost
+    from sage_actor.parallel.backpressure import BackpressureController as BackpressureController
+    from sage_actor.parallel.engine import EngineStatistics as EngineStatistics
+    from sage_actor.parallel.engine import ParallelExecutionEngine as ParallelExecutionEngine
+    from sage_actor.parallel.mapped_allocator import AllocatorStatistics as AllocatorStatistics
+    from sage_actor.parallel.mapped_allocator import MappedBlock as MappedBlock
+    from sage_actor.parallel.mapped_allocator import MemoryMappedAllocator as MemoryMappedAllocator
+    from sage_actor.parallel.memory_optimizer import MemoryOptimizer as MemoryOptimizer
+    from sage_actor.parallel.thread_pool import ThreadPool as ThreadPool
+    from sage_actor.parallel.thread_pool import ThreadPoolStatistics as ThreadPoolStatistics
+    from sage_actor.parallel.work_stealing_queue import WorkStealingQueue as WorkStealingQueue
+    from sage_actor.parallel.workload import WorkloadAdvice as WorkloadAdvice
+    from sage_actor.parallel.workload import WorkloadProfile as WorkloadProfile
+    from sage_actor.parallel.workload import optimize_for_workload as optimize_for_workload
     from sage_actor.routing.broadcast import BroadcastRouter as BroadcastRouter
     from sage_actor.routing.hash_ring import HashRing as HashRing
     from sage_actor.routing.hash_ring_router import HashRingRouter as HashRingRouter
@@ -161,6 +181,7 @@ if TYPE_CHECKING:
     from sage_actor.stream.datastream import DataStream as DataStream
     from sage_actor.stream.described import DataStreamSink as DataStreamSink
     from sage_actor.stream.environment import Environment as Environment
+    from sage_actor.stream.hybrid_environment import HybridEnvironment as HybridEnvironment
     from sage_actor.stream.joined import JoinedStream as JoinedStream
     from sage_actor.stream.keyed import KeyedStream as KeyedStream
     from sage_actor.stream.local_environment import LocalEnvironment as LocalEnvironment
@@ -174,12 +195,14 @@ _PLACES = {
     "_core.actor_ref": ("ActorRef",),
     "_core.reply": ("Reply",),
     "actor.actor": ("Actor",),
+    "actor.backend": ("WorkerResources",),
     "actor.context": ("ActorContext",),
     "actor.dead_letters": ("UndeliveredMessage",),
     "actor.exposition": ("ActorCollector",),
     "actor.handlers": ("blocking", "interruptible"),
     "actor.mailbox": ("MailboxSettings",),
     "actor.registry": ("ServiceKey",),
+    "actor.remoting": ("SystemWorker",),
     "actor.streaming": ("AnswerStream",),
     "actor.supervision": ("ExponentialDelay", "FailureRate", "FixedDelay", "NoRestart"),
     "actor.supervisor_scope": ("Supervision",),
@@ -214,7 +237,9 @@ _PLACES = {
         "SinkFunction",
     ),
     "dataflow.idempotent": ("IdempotentSink",),
+    "dataflow.load_balancer": ("LoadBalancer",),
     "dataflow.output_tag": ("OutputTag",),
+    "dataflow.parallelism": ("ParallelismController",),
     "dataflow.pattern": ("Pattern",),
     "dataflow.policies": ("DeadLetter", "Retry"),
     "dataflow.process_functions": ("KeyedContext", "KeyedProcessFunction", "ProcessContext"),
@@ -243,6 +268,7 @@ _PLACES = {
         "ActorEnded",
         "ActorError",
         "ActorFailed",
+        "ActorLost",
         "ActorStopped",
         "AskAbandoned",
         "AskCycle",
@@ -270,6 +296,8 @@ _PLACES = {
         "NeverStarted",
         "NotFinished",
         "OperatorError",
+        "PoolError",
+        "PoolFull",
         "RequestError",
         "SageError",
         "SavepointNotFound",
@@ -283,6 +311,13 @@ _PLACES = {
         "UnstableKey",
         "WorkerLost",
     ),
+    "parallel.backpressure": ("BackpressureController",),
+    "parallel.engine": ("EngineStatistics", "ParallelExecutionEngine"),
+    "parallel.mapped_allocator": ("AllocatorStatistics", "MappedBlock", "MemoryMappedAllocator"),
+    "parallel.memory_optimizer": ("MemoryOptimizer",),
+    "parallel.thread_pool": ("ThreadPool", "ThreadPoolStatistics"),
+    "parallel.work_stealing_queue": ("WorkStealingQueue",),
+    "parallel.workload": ("WorkloadAdvice", "WorkloadProfile", "optimize_for_workload"),
     "routing.broadcast": ("BroadcastRouter",),
     "routing.hash_ring": ("HashRing",),
     "routing.hash_ring_router": ("HashRingRouter",),
@@ -296,6 +331,7 @@ _PLACES = {
     "stream.datastream": ("DataStream",),
     "stream.described": ("DataStreamSink",),
     "stream.environment": ("Environment",),
+    "stream.hybrid_environment": ("HybridEnvironment",),
     "stream.joined": ("JoinedStream",),
     "stream.keyed": ("KeyedStream",),
     "stream.local_environment": ("LocalEnvironment",),
@@ -312,17 +348,20 @@ __all__ = [
     "ActorEnded",
     "ActorError",
     "ActorFailed",
+    "ActorLost",
     "ActorRef",
     "ActorStopped",
     "ActorSystem",
     "AggregateFunction",
     "AggregatingState",
+    "AllocatorStatistics",
     "AnswerStream",
     "AskAbandoned",
     "AskCycle",
     "AskTimeout",
     "BackendError",
     "BackendUnavailable",
+    "BackpressureController",
     "BadCall",
     "BaseFunction",
     "BoundedDisorder",
@@ -348,6 +387,7 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "DurableActor",
+    "EngineStatistics",
     "Environment",
     "EventTime",
     "ExponentialDelay",
@@ -363,6 +403,7 @@ __all__ = [
     "GraphError",
     "HashRing",
     "HashRingRouter",
+    "HybridEnvironment",
     "IdempotentSink",
     "Job",
     "JobCancelled",
@@ -382,12 +423,16 @@ __all__ = [
     "KeyedStream",
     "LeastLoadedRouter",
     "ListState",
+    "LoadBalancer",
     "LocalEnvironment",
     "MailboxFull",
     "MailboxSettings",
     "MapFunction",
     "MapState",
+    "MappedBlock",
     "MemoryJournal",
+    "MemoryMappedAllocator",
+    "MemoryOptimizer",
     "MemoryTracer",
     "Message",
     "Monotonic",
@@ -397,9 +442,13 @@ __all__ = [
     "NotFinished",
     "OperatorError",
     "OutputTag",
+    "ParallelExecutionEngine",
+    "ParallelismController",
     "Pattern",
     "PatternStream",
     "Pool",
+    "PoolError",
+    "PoolFull",
     "PoolStatistics",
     "ProcessContext",
     "ProcessFunction",
@@ -436,7 +485,10 @@ __all__ = [
     "Supervision",
     "SyncActorSystem",
     "SyncSystem",
+    "SystemWorker",
     "Terminated",
+    "ThreadPool",
+    "ThreadPoolStatistics",
     "TimeSpan",
     "Tracer",
     "TransactionalFileSink",
@@ -456,10 +508,15 @@ __all__ = [
     "WindowedStream",
     "WorkPullingPool",
     "WorkPullingStatistics",
+    "WorkStealingQueue",
     "WorkerLost",
+    "WorkerResources",
+    "WorkloadAdvice",
+    "WorkloadProfile",
     "__version__",
     "blocking",
     "interruptible",
+    "optimize_for_workload",
     "spawn_pool",
     "spawn_work_pulling_pool",
 ]

@@ -15,6 +15,7 @@
     │   ├── MailboxClosed
     │   ├── ActorFailed       the handler of an ask raised, or an actor could not start
     │   ├── ActorStopped      the actor has ended, or ends, and takes no messages
+    │   │   └── ActorLost     the worker that it lived on was lost
     │   ├── AskTimeout        no answer within the time given
     │   ├── AskCycle          the ask would wait for itself
     │   ├── AskAbandoned      the request on whose behalf an ask was made has ended
@@ -61,6 +62,7 @@ __all__ = [
     "ActorEnded",
     "ActorError",
     "ActorFailed",
+    "ActorLost",
     "ActorStopped",
     "AskAbandoned",
     "AskCycle",
@@ -90,6 +92,8 @@ __all__ = [
     "NeverStarted",
     "NotFinished",
     "OperatorError",
+    "PoolError",
+    "PoolFull",
     "RequestError",
     "SageError",
     "SavepointNotFound",
@@ -319,6 +323,22 @@ class ActorStopped(ActorError):
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
         return f"actor {self.actor!r} has stopped{why}; spawn it again, or watch it to learn of its end earlier"
+
+
+class ActorLost(ActorStopped):
+    """The worker that the actor lived on was lost (the ``__cause__``): what it had handled by then is not known (rule A22).
+
+    Attributes:
+        worker: the worker's number in its actor system; -1 for the owner.
+    """
+
+    def __init__(self, actor: str, worker: int, reason: str) -> None:
+        super().__init__(actor, reason)
+        self.args = (actor, worker, reason)
+        self.worker = worker
+
+    def __str__(self) -> str:
+        return f"actor {self.actor!r} is lost with its worker ({self.reason}); spawn it again on another, and ask what had been done"
 
 
 class AskTimeout(ActorError, TimeoutError):
@@ -644,28 +664,39 @@ class WorkerLost(BackendError):
     Attributes:
         worker: the worker's number.
         pid: its process id, or None if unknown.
-        exit_code: exit status; negative is minus the signal number; None if it fell silent.
+        exit_code: exit status; negative is minus the signal number; None if it fell silent, or if nobody was told (a Ray actor).
         last_words: the end of what it wrote to stderr.
+        place: name of the place that it belonged to, or "".
     """
 
-    def __init__(self, worker: int, pid: int | None, exit_code: int | None, last_words: str = "") -> None:
-        super().__init__(worker, pid, exit_code, last_words)
+    def __init__(self, worker: int, pid: int | None, exit_code: int | None, last_words: str = "", place: str = "") -> None:
+        super().__init__(worker, pid, exit_code, last_words, place)
         self.worker = worker
         self.pid = pid
         self.exit_code = exit_code
         self.last_words = last_words
+        self.place = place
 
     def __str__(self) -> str:
         if self.exit_code is None:
-            how = "fell silent"
+            how = "ended or fell silent"
         elif self.exit_code < 0:
             how = f"was killed by signal {-self.exit_code} (exit code {self.exit_code})"
         else:
             how = f"exited with code {self.exit_code}"
-        text = f"worker {self.worker} (process {self.pid}) {how}"
+        where = f" of place {self.place!r}" if self.place else ""
+        text = f"worker {self.worker}{where} (process {self.pid}) {how}"
         if self.last_words.strip():
             return f"{text}; its last words:\n{self.last_words.rstrip()}"
         return f"{text}; it wrote nothing to stderr"
+
+
+class PoolError(SageError):
+    """A pool of threads, processes or memory cannot do what it was asked for."""
+
+
+class PoolFull(PoolError):
+    """No room, and the caller did not want to wait; the message says in what, how much it holds, and what to do."""
 
 
 class FrameError(BackendError):
@@ -673,18 +704,18 @@ class FrameError(BackendError):
 
 
 class SerializationError(SageError):
-    """Something must travel to another process and cannot be pickled."""
+    """Something must travel to another process and cannot be pickled, or may not travel there."""
 
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(what, reason)
+    def __init__(
+        self, what: str, reason: str, hint: str = "create it in `open(context)` of a function class, or run with backend='local'"
+    ) -> None:
+        super().__init__(what, reason, hint)
         self.what = what
         self.reason = reason
+        self.hint = hint
 
     def __str__(self) -> str:
-        return (
-            f"{self.what} cannot travel to a worker process: {self.reason}; create such resources in `open(context)` "
-            "of a function class, or run with backend='local'"
-        )
+        return f"{self.what} cannot travel to a worker process: {self.reason}" + (f"; {self.hint}" if self.hint else "")
 
 
 class UnstableKey(SageError):

@@ -23,11 +23,12 @@ from typing import Final
 __all__ = ["COMING_LATER", "SEED_NAMES", "install", "uninstall"]
 
 _FUNCTIONS = ("AggregateFunction", "BaseFunction", "FilterFunction", "FlatMapFunction", "FunctionContext", "MapFunction", "ProcessFunction")
+_ENVIRONMENTS = ("HybridEnvironment", "LocalEnvironment", "RemoteEnvironment")
 
 SEED_NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
-        "sage.core.api": {"LocalEnvironment": "LocalEnvironment", "RemoteEnvironment": "RemoteEnvironment", "DataStream": "DataStream"},
-        "sage.core.api.env": {"LocalEnvironment": "LocalEnvironment", "RemoteEnvironment": "RemoteEnvironment"},
+        "sage.core.api": {name: name for name in (*_ENVIRONMENTS, "DataStream")},
+        "sage.core.api.env": {name: name for name in _ENVIRONMENTS},
         "sage.core.api.local_environment": {"LocalEnvironment": "LocalEnvironment"},
         "sage.core.api.remote_environment": {"RemoteEnvironment": "RemoteEnvironment"},
         "sage.core.api.datastream": {"DataStream": "DataStream", "DataStreamSink": "DataStreamSink", "KeyedStream": "KeyedStream"},
@@ -39,7 +40,7 @@ SEED_NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "sage.utils.profiler": {},
         "sage_flow.integration": {},
         "sage_flow.monitoring": {},
-        "sage_flow.optimization": {},
+        "sage_flow.optimization": {name: name for name in ("LoadBalancer", "MemoryOptimizer", "ParallelismController")},
         "sage_libs.rag.retriever": {},
         "sage_memory.cache": {},
         "sage_utils.config_loader": {},
@@ -50,8 +51,6 @@ SEED_NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
 
 COMING_LATER: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
-        "sage.core.api": {"HybridEnvironment": "S1-08"},
-        "sage.core.api.env": {"HybridEnvironment": "S1-08"},
         "sage.lib.io": {"DatabaseSink": "S3-09", "KafkaSink": "S1-14", "KafkaSource": "S1-14"},
         "sage.middleware.service": {"ModelService": "S1-31", "VectorDBService": "S1-32"},
         "sage.utils.profiler": {"PipelineProfiler": "S1-30"},
@@ -65,12 +64,7 @@ COMING_LATER: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "SageVectorIntegration": "S0-22",
         },
         "sage_flow.monitoring": {"PerformanceProfiler": "S0-13"},
-        "sage_flow.optimization": {
-            "CacheManager": "S0-05",
-            "LoadBalancer": "S0-06",
-            "MemoryOptimizer": "S0-04",
-            "ParallelismController": "S0-03",
-        },
+        "sage_flow.optimization": {"CacheManager": "S0-05"},
         "sage_libs.rag.retriever": {"BaseRetriever": "S0-26"},
         "sage_memory.cache": {"DistributedCache": "S0-24"},
         "sage_utils.config_loader": {"load_config": "S0-02"},

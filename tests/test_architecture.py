@@ -25,6 +25,7 @@ LONG_FILES = {
     "sage_actor/_core/actor_cell.pyx": "one loop: its parts call each other per message, which across two extensions would cost more",
     "sage_actor/_core/window.pyx": "one table: keys, slots, running values and what has changed move together per record",
     "sage_actor/errors.py": "one error tree, in one file",
+    "sage_actor/__init__.py": "every public name three times: for type checkers, for loading when first used, for `import *`",
     "sage_actor/_core/lru_cache.pyx": "one data structure: index, ring, expiry and single flight move under one lock",
 }
 
@@ -54,6 +55,13 @@ BROAD_HANDLERS = {
     "sage_actor/testing/simulated_findings.py": "a run that fails in any way is a finding",
     "sage_actor/jobs/runner.py": "the supervisor's edge: whatever ends a job is its result",
     "sage_actor/jobs/script.py": "the supervisor's edge: whatever a script raises is its result",
+    "sage_actor/parallel/thread_pool.py": "user functions; their callers are told",
+    "sage_actor/remote/homes.py": "user classes, while they are rebuilt",
+    "sage_actor/remote/node.py": "user classes and exceptions, while they are taken apart or rebuilt; whoever asked is told",
+    "sage_actor/remote/parts.py": "user generators; their readers are told",
+    "sage_actor/remote/spawning.py": "user classes, their constructors and on_start; whoever spawns is told",
+    "sage_actor/remote/wire.py": "user classes, while they are pickled",
+    "sage_actor/remote/worker.py": "user modules and classes; the owner is told",
     "sage_actor/operators/async_stage.py": "user functions",
     "sage_actor/operators/keyed_call_stage.py": "user functions",
     "sage_actor/operators/pattern_stage.py": "user functions",
@@ -68,6 +76,11 @@ BROAD_HANDLERS = {
     "sage_actor/runtime/worker.py": "user pickles",
     "backends/frame_reader.py": "the handler of the layer above",
     "backends/loopback.py": "the handler of the layer above",
+    "backends/ray_actor.py": "whatever Ray raises once it was shut down; the owner is told",
+    "backends/ray_connection.py": "whatever Ray raises in its thread is its caller's",
+    "backends/ray_endpoint.py": "whatever Ray raises where its store is full or it was shut down; the endpoint fails with it",
+    "backends/ray_link.py": "the handler of the layer above",
+    "backends/ray_worker.py": "the entry is user code; the owner is told",
     "backends/socket_link.py": "the handler of the layer above",
     "backends/worker_main.py": "the end of a process: the owner is told",
 }

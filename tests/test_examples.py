@@ -20,6 +20,7 @@ SNIPPETS = [path for path in PROGRAMS if path.parent.name == "seeds"]
 OUTPUTS = {
     "script.py": "Processed: Hello\nProcessed: World\nProcessed: SAGE\n",
     "seeds/s1_first_pipeline.py": "Processed: Hello\nProcessed: World\nProcessed: SAGE\n",
+    "seeds/s1_high_performance.py": "2\n4\n6\n8\n10\n",
     "seeds/s1_quick_start.py": "2\n4\n6\n8\n10\n",
     "seeds/s3_first_pipeline.py": "NAME,CITY\nANN,OSLO\nBOB,ROME\n",
 }

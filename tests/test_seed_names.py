@@ -38,7 +38,7 @@ def test_a_name_without_its_feature_says_what_it_waits_for(module: str, name: st
 def test_an_unknown_name_and_an_unknown_module_are_ordinary_import_errors() -> None:
     with pytest.raises(ImportError, match=r"cannot import name 'Nothing' from 'sage\.core\.api'"):
         exec("from sage.core.api import Nothing")
-    with pytest.raises(AttributeError, match=r"here are DataStream, LocalEnvironment, RemoteEnvironment"):
+    with pytest.raises(AttributeError, match=r"here are DataStream, HybridEnvironment, LocalEnvironment, RemoteEnvironment"):
         importlib.import_module("sage.core.api").Nothing  # noqa: B018
     with pytest.raises(ModuleNotFoundError, match=r"sage\.nothing"):
         importlib.import_module("sage.nothing")

@@ -1,5 +1,6 @@
 """A key hash that is equal for equal keys in every process, and the key groups built on it (rules F14, F14a)."""
 
+from array import array
 from typing import Any
 
 from sage_actor._core.batch import Batch
@@ -21,7 +22,12 @@ def group_range(index: int, groups: int, parallelism: int) -> tuple[int, int]:
 def default_groups(parallelism: int) -> int:
     """clamp(round_up_to_power_of_two(1.5 * parallelism), 128, 32768) (F15)."""
 
-def split_by_key(batch: Batch, groups: int, parallelism: int) -> list[Batch | None]:
+def split_by_key(
+    batch: Batch, groups: int, parallelism: int, table: array[int] | None = None, counts: array[int] | None = None
+) -> list[Batch | None]:
     """Split by batch.keys into one batch per operator instance (None if empty), order kept, all columns carried.
+
+    `table` (typecode "H") says for each key group which instance owns it; without it these are the ranges of `group_range`. `counts`
+    (typecode "Q") has the records of each group added.
     The result's position is -1 unless everything went to one instance, which then gets `batch` itself. Arrays of values stay
     arrays. Raises UnstableKey for a key, SageError for a batch without keys or with columns of different length; `batch` is unchanged."""

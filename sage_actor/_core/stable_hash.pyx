@@ -357,17 +357,31 @@ cdef list deal_sequence(object column, uint16_t* instances, Py_ssize_t size, lon
     return [column.take(row, 0) if row else None for row in rows]
 
 
-def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
+def split_by_key(Batch batch not None, long groups, long parallelism, table=None, counts=None) -> list:
     cdef list keys = batch.keys, values, result, value_columns, key_columns, time_columns = None, tag_columns = None, watermark_columns = None
     cdef Py_ssize_t size, index, most = 0
     cdef uint64_t hashed, total = <uint64_t> groups
     cdef uint64_t mask
     cdef bint power
     cdef uint16_t* instances = NULL
-    cdef Py_ssize_t* counts = NULL
+    cdef Py_ssize_t* sizes = NULL
     cdef long instance
     cdef Batch part
+    cdef const uint16_t[::1] owners = None
+    cdef uint64_t[::1] seen = None
+    cdef const uint16_t* owner_of = NULL
+    cdef uint64_t* seen_of = NULL
     check_groups(groups, parallelism)
+    if table is not None:
+        owners = table
+        if owners.shape[0] != groups:
+            raise SageError(f"the table of key groups has {owners.shape[0]} entries for {groups} groups")
+        owner_of = &owners[0]
+    if counts is not None:
+        seen = counts
+        if seen.shape[0] != groups:
+            raise SageError(f"there are {seen.shape[0]} counts for {groups} key groups")
+        seen_of = &seen[0]
     if keys is None:
         raise SageError("split_by_key needs a batch with a column of keys")
     size = PyList_GET_SIZE(keys)
@@ -378,24 +392,31 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
     power = (groups & (groups - 1)) == 0
     mask = total - 1
     instances = <uint16_t*> PyMem_Malloc((size + 1) * sizeof(uint16_t))
-    counts = <Py_ssize_t*> PyMem_Malloc(2 * parallelism * sizeof(Py_ssize_t))
+    sizes = <Py_ssize_t*> PyMem_Malloc(2 * parallelism * sizeof(Py_ssize_t))
     try:
-        if instances == NULL or counts == NULL:
+        if instances == NULL or sizes == NULL:
             raise MemoryError
         for instance in range(2 * parallelism):
-            counts[instance] = 0
+            sizes[instance] = 0
         for index in range(size):
             if index >= PyList_GET_SIZE(keys):  # a __stable_key__ has changed the batch it is in
                 raise SageError("the batch changed while it was being split")
             key = keys[index]
             hashed = hash_key_at(key, 0)
             hashed = hashed & mask if power else hashed % total
-            instance = <long> (hashed * <uint64_t> parallelism // total)
+            if seen_of != NULL:
+                seen_of[hashed] += 1
+            if owner_of == NULL:
+                instance = <long> (hashed * <uint64_t> parallelism // total)
+            else:
+                instance = owner_of[hashed]
+                if instance >= parallelism:
+                    raise SageError(f"key group {hashed} belongs to instance {instance}, and there are {parallelism}")
             instances[index] = <uint16_t> instance
-            counts[instance] += 1
+            sizes[instance] += 1
         for instance in range(parallelism):
-            if counts[instance] > most:
-                most = counts[instance]
+            if sizes[instance] > most:
+                most = sizes[instance]
         result = [None] * parallelism
         if most == size:
             if size:
@@ -407,16 +428,16 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
             value_columns = deal_sequence(batch.values, instances, size, parallelism)
         else:
             values = batch.values if type(batch.values) is list else list(batch.values)
-            value_columns = deal(values, instances, size, counts, counts + parallelism, parallelism)
-        key_columns = deal(keys, instances, size, counts, counts + parallelism, parallelism)
+            value_columns = deal(values, instances, size, sizes, sizes + parallelism, parallelism)
+        key_columns = deal(keys, instances, size, sizes, sizes + parallelism, parallelism)
         if batch.timestamps is not None:
-            time_columns = deal(batch.timestamps, instances, size, counts, counts + parallelism, parallelism)
+            time_columns = deal(batch.timestamps, instances, size, sizes, sizes + parallelism, parallelism)
         if batch.tags is not None:
-            tag_columns = deal(batch.tags, instances, size, counts, counts + parallelism, parallelism)
+            tag_columns = deal(batch.tags, instances, size, sizes, sizes + parallelism, parallelism)
         if batch.watermarks is not None:
-            watermark_columns = deal(batch.watermarks, instances, size, counts, counts + parallelism, parallelism)
+            watermark_columns = deal(batch.watermarks, instances, size, sizes, sizes + parallelism, parallelism)
         for instance in range(parallelism):
-            if counts[instance]:
+            if sizes[instance]:
                 part = Batch.__new__(Batch)
                 part.values = value_columns[instance]
                 part.keys = key_columns[instance]
@@ -428,4 +449,4 @@ def split_by_key(Batch batch not None, long groups, long parallelism) -> list:
         return result
     finally:
         PyMem_Free(instances)
-        PyMem_Free(counts)
+        PyMem_Free(sizes)

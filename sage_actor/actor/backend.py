@@ -13,13 +13,26 @@ numbered: 0 is the owner (the process that called `Backend.start`), 1..count are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from sage_actor.errors import BackendError
 
-__all__ = ["PATIENCE", "Backend", "Buffer", "Endpoint", "FrameHandler", "LostHandler", "WorkerGroup", "WorkerInfo"]
+__all__ = [
+    "PATIENCE",
+    "Backend",
+    "Buffer",
+    "Endpoint",
+    "FrameHandler",
+    "LostHandler",
+    "PoolingEndpoint",
+    "WorkerGroup",
+    "WorkerInfo",
+    "WorkerResources",
+    "outlives_call",
+]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -27,7 +40,7 @@ PATIENCE = 5.0
 """Seconds a worker has to end by itself before it is killed."""
 
 FrameHandler = Callable[[int, memoryview], None]
-"""Called on the loop with (sending worker, frame). The view is valid only during the call unless copied."""
+"""Called on the loop with (sending worker, frame). The view is valid only during the call unless copied, or `outlives_call`."""
 
 LostHandler = Callable[[BackendError], None]
 """Called on the loop, at the owner, once for each worker that ended without being asked to (`WorkerLost`).
@@ -45,6 +58,32 @@ class WorkerInfo:
     worker: int
     pid: int
     host: str = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResources:
+    """What one worker needs, and may use at most. None where nothing is said.
+
+    Attributes:
+        num_cpus: cores, also in fractions; a backend that starts processes binds a worker to so many cores (rounded up).
+        num_gpus: GPUs; only backends that hand them out (Ray) can serve it, the others refuse it.
+        memory: bytes that the worker may occupy; one that exceeds it is ended and told as lost, with the limit in the error.
+        custom: further resources by the name that a cluster gives them.
+    """
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    memory: int | None = None
+    custom: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def outlives_call(frame: memoryview) -> bool:
+    """Whether a frame, or a part of it, stays valid and may be written to as long as something refers to it.
+
+    A backend that hands out frames in memory of their own says so by an attribute of the same name, True, of the object whose
+    buffer the view is. Keeping any part keeps the memory of the whole frame.
+    """
+    return getattr(frame.obj, "outlives_call", False) is True
 
 
 @runtime_checkable
@@ -75,6 +114,15 @@ class Endpoint(Protocol):
 
     async def aclose(self) -> None:
         """Flush, then close all links. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class PoolingEndpoint(Protocol):
+    """What an endpoint offers besides, if frames travel in memory that it can use again."""
+
+    def keep_for_reuse(self, nbytes: int) -> None:
+        """Keep at most so many bytes of memory that no frame lies in for the frames to come; 0 keeps none."""
         ...
 
 
@@ -115,8 +163,8 @@ class Backend(Protocol):
         """True when groups have no workers of their own: whatever `count` says, everything lives in the owner."""
         ...
 
-    async def start(self, count: int, *, group: str, entry: str) -> WorkerGroup:
-        """Start `count` workers and link each with each and with the owner; returns when all answer.
+    async def start(self, count: int, *, group: str, entry: str, resources: Sequence[WorkerResources] = ()) -> WorkerGroup:
+        """Start `count` workers and link each with each and with the owner; returns when all answer. Cancelling it leaves nothing behind.
 
         Args:
             count: number of workers; 0 is allowed (the group then has only its owner). Ignored, and taken as 0, where
@@ -125,8 +173,10 @@ class Backend(Protocol):
             entry: ``"module:function"``; each worker imports it and awaits ``function(endpoint)`` on a fresh event
                 loop, and ends when it returns; it is cancelled when the group closes. The module is imported before `start`
                 returns. A worker never imports the user's ``__main__``.
+            resources: of each worker, in the order of their numbers; empty where nothing is asked for.
 
         Raises:
-            BackendUnavailable: what it needs is not there (no server, a worker that does not come up; with its stderr).
+            BackendUnavailable: what it needs is not there (no server, a worker that does not come up; with its stderr), or a
+                resource is asked for that this backend cannot give or that nobody has.
         """
         ...

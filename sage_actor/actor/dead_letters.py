@@ -53,6 +53,7 @@ class DeadLetters(Sequence[UndeliveredMessage]):
     """
 
     def __init__(self, keep: int = 1000) -> None:
+        self.keep = keep
         self._kept: deque[UndeliveredMessage] = deque(maxlen=keep)
         self._subscribers: list[Callable[[UndeliveredMessage], object]] = []
         self._total = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sage_actor._core.actor_ref import ActorRef
@@ -41,6 +41,8 @@ class Registry:
     def __init__(self) -> None:
         self._offers: dict[ServiceKey[Any], dict[ActorRef[Any], None]] = {}
         self._changes: dict[ServiceKey[Any], dict[asyncio.Event, None]] = {}  # a dict for its order
+        self.tell_others: Callable[[ServiceKey[Any], ActorRef[Any], bool], None] | None = None
+        """Called with what is registered here, and with what is taken off; for the runtime."""
 
     def register(self, key: ServiceKey[A], ref: ActorRef[A]) -> None:
         """Offer it. Registering twice is registering once.
@@ -50,21 +52,22 @@ class Registry:
         """
         if not ref.alive:
             raise ActorStopped(ref.path, "it cannot be registered")
-        offers = self._offers.setdefault(key, {})
-        if ref not in offers:
-            offers[ref] = None
-            self._changed(key)
+        if self._add(key, ref) and self.tell_others is not None:
+            self.tell_others(key, ref, True)
 
     def unregister(self, key: ServiceKey[A], ref: ActorRef[A]) -> bool:
         """Offer it no more; says whether it was offered."""
-        offers = self._offers.get(key, {})
-        if ref not in offers:
-            return False
-        del offers[ref]
-        if not offers:
-            del self._offers[key]
-        self._changed(key)
-        return True
+        offered = self._remove(key, ref)
+        if offered and self.tell_others is not None:
+            self.tell_others(key, ref, False)
+        return offered
+
+    def take(self, key: ServiceKey[Any], ref: ActorRef[Any], offered: bool) -> None:
+        """What was registered, or taken off, in another process; called by the runtime."""
+        if not offered:
+            self._remove(key, ref)
+        elif ref.alive:
+            self._add(key, ref)
 
     def find(self, key: ServiceKey[A]) -> tuple[ActorRef[A], ...]:
         """All that offer it now, first registered first."""
@@ -91,7 +94,25 @@ class Registry:
             return
         ref = lifecycle.ref
         for key in [key for key, offers in self._offers.items() if ref in offers]:
-            self.unregister(key, ref)
+            self._remove(key, ref)
+
+    def _add(self, key: ServiceKey[Any], ref: ActorRef[Any]) -> bool:
+        offers = self._offers.setdefault(key, {})
+        if ref in offers:
+            return False
+        offers[ref] = None
+        self._changed(key)
+        return True
+
+    def _remove(self, key: ServiceKey[Any], ref: ActorRef[Any]) -> bool:
+        offers = self._offers.get(key, {})
+        if ref not in offers:
+            return False
+        del offers[ref]
+        if not offers:
+            del self._offers[key]
+        self._changed(key)
+        return True
 
     def _changed(self, key: ServiceKey[Any]) -> None:
         for event in self._changes.get(key, ()):

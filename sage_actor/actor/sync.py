@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sage_actor._core.actor_ref import ActorRef
     from sage_actor.actor.actor import Actor
     from sage_actor.actor.mailbox import MailboxSettings
+    from sage_actor.actor.remoting import Place
     from sage_actor.actor.statistics import SystemStatistics
     from sage_actor.actor.supervision import RestartStrategy
     from sage_actor.actor.supervisor_scope import Supervision
@@ -269,6 +270,7 @@ class SyncSystem:
         reentrant: bool = False,
         retry_start: bool = False,
         passivate_after: float | str | None = None,
+        worker: Place = None,
     ) -> ActorRef[A]:
         """Make an actor and start it; returns when its `on_start` has. Arguments and errors are those of `ActorSystem.spawn`."""
 
@@ -284,6 +286,7 @@ class SyncSystem:
                 reentrant=reentrant,
                 retry_start=retry_start,
                 passivate_after=passivate_after,
+                worker=worker,
             )
             return self._task(spawning, "spawn from another thread")
 

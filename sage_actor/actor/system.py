@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple
 
@@ -18,6 +18,7 @@ from sage_actor.actor.instance import factory_name
 from sage_actor.actor.lifecycle import Lifecycle, SpawnOptions, describe
 from sage_actor.actor.mailbox import MailboxSettings
 from sage_actor.actor.registry import Registry
+from sage_actor.actor.remoting import Place, Remoting, Serialization, SystemWorker, open_remoting, remoting_of
 from sage_actor.actor.restarting import tear_down
 from sage_actor.actor.statistics import SystemStatistics, statistics_of_system
 from sage_actor.actor.supervision import ExponentialDelay, FixedDelay, RestartStrategy
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
 
     from sage_actor.actor.actor import Actor
+    from sage_actor.actor.backend import Backend
     from sage_actor.actor.interception import Interceptor
     from sage_actor.actor.process_pool import ProcessPool
     from sage_actor.actor.sync import SyncSystem
@@ -70,6 +72,11 @@ class ActorSystem:
         inspect: let ``sage monitor actors``, run under the same account, look into the system from a quarter of a second after
             its start on. Never in a simulation, nor with a clock other than the machine's.
         tracer: told of every ask, such as a `MemoryTracer`.
+        backend: what workers run on ("process", "redis://host:6379/0", "ray", or a `Backend`), for `spawn(..., worker=0)`. "local"
+            has none of its own: everything lives here, whatever `worker` says.
+        workers: how many; default: one for each processor.
+        serialization: "pickle" takes almost everything; "msgspec" only plain data, arrays, refs and what `allow` lists.
+        allow: with "msgspec" the classes (structs of msgspec, dataclasses, enums, exceptions, actors) that may travel.
     """
 
     def __init__(
@@ -85,6 +92,10 @@ class ActorSystem:
         inline_asks: bool = True,
         inspect: bool = True,
         tracer: Tracer | None = None,
+        backend: str | Backend | None = None,
+        workers: int | None = None,
+        serialization: Serialization = "pickle",
+        allow: Sequence[type] = (),
     ) -> None:
         self.name = name
         self.stop_timeout = parse_duration(stop_timeout, key="stop_timeout")
@@ -98,8 +109,9 @@ class ActorSystem:
         self.interceptor: Interceptor | None = None
         self._dead_letters = DeadLetters(dead_letters)
         self._given_clock = clock
-        self._restart = restart
-        self._mailbox = mailbox
+        self.restart = restart
+        self.mailbox = mailbox
+        self.remoting: Remoting | None = open_remoting(self, backend, workers, serialization, allow)
         self.family = Family(self, self, supervision)
         self.base_context: Context | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,6 +140,8 @@ class ActorSystem:
         self.random = current_random()
         self.cell_clock = None if self.clock is system_clock else self.clock.monotonic
         self.deadlines = DeadlineWheel(self.clock)
+        if self.remoting is not None:
+            await self.remoting.start()
         if self._inspect and Inspector.fits(self):
             self._inspector = Inspector(self)
         return self
@@ -136,7 +150,7 @@ class ActorSystem:
         await self.aclose(drain=kind is None)
 
     async def aclose(self, *, drain: bool = True) -> None:
-        """Stop every actor, last spawned first, and let go of everything. Idempotent.
+        """Stop every actor, last spawned first, and let go of everything; actors on workers before those here. Idempotent.
 
         Args:
             drain: let each finish its mailbox first. Cancelling the wait does not end the stopping.
@@ -148,13 +162,16 @@ class ActorSystem:
         await asyncio.shield(self._closing)
 
     async def _close(self, drain: bool) -> None:
+        if self.remoting is not None:
+            await self.remoting.stop_actors(drain)
         await self.family.stop_all(None, drain=drain)
         self._closed = True
         self.deadlines.close()
         if self._inspector is not None:
             await self._inspector.aclose()
-        if self._process_pool is not None:
-            await self._process_pool.aclose()
+        for pool in (self._process_pool, self.remoting):
+            if pool is not None:
+                await pool.aclose()
         me = asyncio.current_task()
         others = [task for task in self._tasks if task is not me]
         if others:
@@ -175,6 +192,7 @@ class ActorSystem:
         reentrant: bool = False,
         retry_start: bool = False,
         passivate_after: float | str | None = None,
+        worker: Place = None,
     ) -> Coroutine[Any, Any, ActorRef[A]]:
         """Make an actor and start it; returns when its `on_start` has, and takes no turn of the loop without one.
 
@@ -193,13 +211,20 @@ class ActorSystem:
             retry_start: treat a failing start like a failure later on: wait and try again as `restart` says.
             passivate_after: drop the instance when the actor has been idle so long (seconds or "10m"); the next message makes
                 a new one. Its ref, its name and its watchers stay.
+            worker: a number from 0 on: on that worker of a system with a `backend`, to which class and arguments travel, and with
+                whose names its own must not collide. "least_loaded": on the living one with the least to do. None: here.
 
         Raises:
+            WorkerLost, SerializationError: that worker is lost; class or arguments cannot travel.
             ActorFailed: the class or `on_start` raised (the ``__cause__``); nothing is left of the actor.
             ActorStopped: it was stopped before `on_start` had returned.
             NameTaken: a living sibling has that name.
             ActorError: the system is not running, or a setting makes no sense.
         """
+        if worker is not None:
+            options = {"name": name, "restart": restart, "supervision": supervision, "mailbox": mailbox, "concurrency": concurrency}
+            more = {"reentrant": reentrant, "retry_start": retry_start, "passivate_after": passivate_after}
+            return remoting_of(self).spawn(cls, args, worker, {**options, **more})
         return self.spawn_under(
             None,
             cls,
@@ -250,9 +275,9 @@ class ActorSystem:
             cls,
             args,
             SpawnOptions(
-                strategy=self._restart if restart is None else restart,
+                strategy=self.restart if restart is None else restart,
                 supervision=DEFAULT_SUPERVISION if supervision is None else supervision,
-                mailbox=self._mailbox if mailbox is None else mailbox,
+                mailbox=self.mailbox if mailbox is None else mailbox,
                 concurrency=concurrency,
                 reentrant=reentrant,
                 passivate_after=None if passivate_after is None else parse_duration(passivate_after, key="passivate_after"),
@@ -359,6 +384,11 @@ class ActorSystem:
     def dead_letters(self) -> DeadLetters:
         """Messages that were not handled, with the reason."""
         return self._dead_letters
+
+    @property
+    def workers(self) -> tuple[SystemWorker, ...]:
+        """The workers, lost ones included; none without a `backend`, or before it is entered."""
+        return () if self.remoting is None else self.remoting.workers
 
     @property
     def sync(self) -> SyncSystem:

@@ -13,7 +13,11 @@ from sage_actor.actor.system import DEFAULT_MAILBOX, DEFAULT_RESTART, DEFAULT_SU
 from sage_actor.errors import ActorError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sage_actor.actor.backend import Backend
     from sage_actor.actor.mailbox import MailboxSettings
+    from sage_actor.actor.remoting import Serialization
     from sage_actor.actor.supervision import RestartStrategy
     from sage_actor.actor.supervisor_scope import Supervision
     from sage_actor.actor.tracing import Tracer
@@ -49,6 +53,10 @@ class SyncActorSystem(SyncSystem):
         inline_asks: bool = True,
         inspect: bool = True,
         tracer: Tracer | None = None,
+        backend: str | Backend | None = None,
+        workers: int | None = None,
+        serialization: Serialization = "pickle",
+        allow: Sequence[type] = (),
     ) -> None:
         super().__init__(
             ActorSystem(
@@ -62,6 +70,10 @@ class SyncActorSystem(SyncSystem):
                 inline_asks=inline_asks,
                 inspect=inspect,
                 tracer=tracer,
+                backend=backend,
+                workers=workers,
+                serialization=serialization,
+                allow=allow,
             )
         )
         self._thread: Thread | None = None

@@ -41,6 +41,7 @@ class OperatorManifest:
         groups: number of key groups (maximal parallelism).
         parts: what its tasks saved, by index; a finished task may have none.
         finished: indices of the tasks whose input had ended.
+        table: which task owned which key group; None, as in manifests that do not know of it: the default ranges (F14).
     """
 
     name: str
@@ -49,6 +50,7 @@ class OperatorManifest:
     groups: int
     parts: list[OperatorPart] = field(default_factory=list[OperatorPart])
     finished: list[int] = field(default_factory=list[int])
+    table: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

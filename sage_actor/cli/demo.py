@@ -35,7 +35,7 @@ TOP = 10
 INTERVAL = "500ms"
 
 
-def demo(backend: Annotated[str, typer.Option("--backend", "-b", help="local, process, redis, or redis://...")] = "local") -> None:
+def demo(backend: Annotated[str, typer.Option("--backend", "-b", help="local, process, redis, redis://..., or ray")] = "local") -> None:
     """Count every identifier in Python's own standard library with a dataflow, and check it against collections.Counter."""
     with _address(backend) as address:
         raise typer.Exit(_take_census(address))

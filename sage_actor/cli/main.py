@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sage_actor.cli import check_env, checkpoints, demo, jobs, logs, monitor, run, savepoint, simulate, stop, submit, supervisor
+from sage_actor.cli import check_env, checkpoints, demo, jobs, logs, monitor, run, savepoint, simulate, stop, submit, supervisor, worker
 from sage_actor.errors import SageError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ app.command("logs")(logs.logs)
 app.command("stop")(stop.stop)
 app.command("savepoint")(savepoint.savepoint)
 app.command("checkpoints")(checkpoints.checkpoints)
+app.command("worker")(worker.worker)
 app.command("simulate")(simulate.simulate)
 app.command("check-env")(check_env.check_env)
 app.add_typer(monitor.app, name="monitor")

@@ -8,7 +8,15 @@ from pathlib import Path
 from sage_actor.config.environment import environment
 from sage_actor.errors import ConfigError
 
-__all__ = ["checkpoint_directory", "data_directory", "job_store_file", "log_directory", "supervisor_file", "token_file"]
+__all__ = [
+    "checkpoint_directory",
+    "data_directory",
+    "job_store_file",
+    "log_directory",
+    "redis_secret_file",
+    "supervisor_file",
+    "token_file",
+]
 
 
 def data_directory() -> Path:
@@ -35,6 +43,11 @@ def data_directory() -> Path:
 def token_file() -> Path:
     """The file that holds the supervisor's token (mode 0600)."""
     return data_directory() / "token"
+
+
+def redis_secret_file() -> Path:
+    """The file that holds the secret of workers on other machines (mode 0600); the same content on each of them."""
+    return data_directory() / "redis.secret"
 
 
 def job_store_file() -> Path:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 from pathlib import Path
 
 from sage_actor.config.environment import environment
 from sage_actor.config.paths import token_file
-from sage_actor.errors import ConfigError
+from sage_actor.config.secret_files import obtain_secret, read_secret
 
 __all__ = ["find_token", "obtain_token", "read_token"]
 
@@ -20,20 +17,7 @@ def read_token(path: Path | None = None) -> str | None:
     Raises:
         ConfigError: others may read the file, or it is empty or unreadable.
     """
-    place = path or token_file()
-    try:
-        with place.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            token = file.read(4096).decode("ascii", "replace").strip()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError("token", f"cannot be read: {error.strerror}", str(place)) from error
-    if os.name == "posix" and mode & 0o077:
-        raise ConfigError("token", f"others may read it (mode {mode:o}); delete it, a new one is written at the next start", str(place))
-    if len(token) < 16:
-        raise ConfigError("token", "it is empty or damaged; delete it, a new one is written at the next start", str(place))
-    return token
+    return read_secret("token", path or token_file())
 
 
 def obtain_token(path: Path | None = None) -> str:
@@ -44,27 +28,7 @@ def obtain_token(path: Path | None = None) -> str:
     Raises:
         ConfigError: as `read_token`, or the directory cannot be written.
     """
-    place = path or token_file()
-    existing = read_token(place)
-    if existing is not None:
-        return existing
-    fresh = secrets.token_urlsafe(32)
-    # Written aside and linked into place: whoever reads the final name never sees half a token.
-    aside = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
-    try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(fresh)
-        try:
-            os.link(aside, place)
-        except FileExistsError:
-            fresh = read_token(place) or fresh
-        finally:
-            aside.unlink()
-    except OSError as error:
-        raise ConfigError("token", f"cannot be written: {error.strerror}", str(place)) from error
-    return fresh
+    return obtain_secret("token", path or token_file())
 
 
 def find_token() -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sage_actor.actor.backend import WorkerResources
 from sage_actor.dataflow.functions import FunctionSpec
 from sage_actor.dataflow.policies import OnError
 from sage_actor.errors import GraphError
@@ -58,6 +59,8 @@ class Operator:
         parallelism: tasks; None means derived when planned.
         in_owner: must run in the process that submits the job (its data or its reader lives there).
         served: whether it belongs to a flow of requests.
+        place: the named place that it must run at; None means derived when planned.
+        resources: what each of its tasks asks for.
     """
 
     id: int
@@ -71,6 +74,8 @@ class Operator:
     chaining: bool = True
     in_owner: bool = False
     served: bool = False
+    place: str | None = None
+    resources: WorkerResources | None = None
     options: dict[str, Any] = field(default_factory=lambda: dict[str, Any]())
 
     @property

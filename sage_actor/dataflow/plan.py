@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sage_actor._core.stable_hash import default_groups
+from sage_actor._core.stable_hash import default_groups, group_range
+from sage_actor.actor.backend import WorkerResources
 from sage_actor.dataflow.graph import Edge, Graph, Operator, Partition, Port
+from sage_actor.dataflow.key_table import KeyTable, is_division, range_of
+from sage_actor.dataflow.placement import Hosts, PlacedWorkers, number_workers, refuse_limits, resources_of_workers
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import GraphError
 
@@ -17,12 +20,13 @@ MAX_CHANNELS = 1 << 20
 
 @dataclass(slots=True)
 class Chain:
-    """Operators fused into one loop; runs as `parallelism` tasks."""
+    """Operators fused into one loop; runs as `parallelism` tasks, at one place (None: the job's backend), or in the owner."""
 
     id: int
     operators: list[Operator]
     parallelism: int
     in_owner: bool
+    place: str | None = None
 
     @property
     def name(self) -> str:
@@ -55,6 +59,8 @@ class OutputSpec:
     channels: list[ChannelSpec]
     consumer: str
     groups: int
+    table: KeyTable | None = None
+    """Which task owns which key group; None: the default ranges (F14)."""
 
 
 @dataclass(slots=True)
@@ -69,6 +75,8 @@ class TaskSpec:
     operators: list[Operator]
     groups: int = 128
     """Key groups of its keyed state (F15)."""
+    table: KeyTable | None = None
+    """Which task of the chain owns which key group; None: the default ranges (F14)."""
     inputs: list[ChannelSpec] = field(default_factory=lambda: list[ChannelSpec]())
     outputs: list[OutputSpec] = field(default_factory=lambda: list[OutputSpec]())
 
@@ -76,6 +84,11 @@ class TaskSpec:
     def name(self) -> str:
         """Names of its operators and its index."""
         return f"{' -> '.join(operator.name for operator in self.operators)} [{self.index}]"
+
+    @property
+    def key_groups(self) -> tuple[int, int]:
+        """Its own key groups: first and last, inclusive."""
+        return group_range(self.index, self.groups, self.parallelism) if self.table is None else range_of(self.table, self.index)
 
 
 @dataclass(slots=True)
@@ -87,56 +100,84 @@ class Plan:
     workers: int
     parallelism: dict[int, int]
     """Parallelism of each operator, by its id."""
+    groups: list[PlacedWorkers] = field(default_factory=lambda: list[PlacedWorkers]())
+    """Which workers belong to which place; together 1 to `workers`."""
+    resources: list[WorkerResources] = field(default_factory=lambda: list[WorkerResources]())
+    """What each worker is to have, in the order of their numbers; empty where nothing is asked for."""
 
 
 def make_plan(
-    graph: Graph, wanted: Iterable[int], settings: JobSettings, *, hosts_in_owner: bool, groups: Mapping[str, int] | None = None
+    graph: Graph,
+    wanted: Iterable[int],
+    settings: JobSettings,
+    *,
+    hosts_in_owner: bool,
+    places_in_owner: Collection[str] = (),
+    groups: Mapping[str, int] | None = None,
+    tables: Mapping[str, KeyTable] | None = None,
+    chosen: Mapping[int, int] | None = None,
 ) -> Plan:
     """Compile the given sinks and all they need.
 
     Args:
         graph: the description.
         wanted: ids of the operators to run; their upstream comes along.
-        settings: defaults for parallelism, number of workers, key groups.
-        hosts_in_owner: whether all tasks live in the owner's process (local backend).
+        settings: defaults for parallelism, number of workers, places, key groups.
+        hosts_in_owner: whether the job's backend has no workers: its tasks live in the owner's process (local backend).
+        places_in_owner: names of the places of which the same is true.
         groups: key groups of operators (by uid or name) whose state is restored; fixed for ever by their first run (F15).
+        tables: owners of the key groups of operators (by uid or name); what does not fit the plan is left out.
+        chosen: parallelism of operators (by id) that was chosen since they were described.
 
     Raises:
         GraphError: the graph cannot run as described; names the operator.
     """
     ids = graph.upstream(wanted)
     operators = [operator for operator in graph.operators if operator.id in ids]
-    parallelism = fix_parallelism(operators, settings)
-    chains, chain_of = fuse(operators, parallelism, hosts_in_owner)
-    largest = max((chain.parallelism for chain in chains if not chain.in_owner), default=0)
-    workers = 0 if hosts_in_owner or largest == 0 else (settings.workers or largest)
+    hosts = Hosts(main=hosts_in_owner, places=places_in_owner)
+    for operator in operators:
+        hosts.refuse_misplaced(operator, settings)
+    parallelism = fix_parallelism(operators, settings, chosen or {})
+    chains, chain_of = fuse(operators, parallelism, hosts)
+    needed: dict[str | None, int] = {}
+    for chain in chains:
+        if chain.in_owner:
+            refuse_limits(chain.operators)
+        else:
+            needed[chain.place] = max(needed.get(chain.place, 0), chain.parallelism)
+    placed = number_workers(needed, settings)
+    workers_at = {group.place: group for group in placed}
     tasks: list[TaskSpec] = []
     tasks_of: dict[int, list[TaskSpec]] = {}
+    hosted: dict[int, list[Operator]] = {}
     for chain in chains:
         offset = chain.id if chain.parallelism == 1 else 0
         row: list[TaskSpec] = []
         for index in range(chain.parallelism):
-            worker = 0 if hosts_in_owner or chain.in_owner else 1 + (index + offset) % workers
+            worker = 0 if chain.in_owner else workers_at[chain.place].worker_of(index + offset)
             row.append(TaskSpec(len(tasks), chain.id, index, chain.parallelism, worker, chain.operators))
             tasks.append(row[-1])
+            hosted.setdefault(worker, []).extend(chain.operators)
         tasks_of[chain.id] = row
-    connect(chains, chain_of, tasks_of, settings, groups or {})
-    return Plan(chains, tasks, workers, parallelism)
+    connect(chains, chain_of, tasks_of, settings, groups or {}, tables or {})
+    workers = sum(group.count for group in placed)
+    return Plan(chains, tasks, workers, parallelism, placed, resources_of_workers(placed, hosted, settings))
 
 
-def fix_parallelism(operators: list[Operator], settings: JobSettings) -> dict[int, int]:
-    """Own setting, else the job's default behind an exchange, else the upstream's."""
+def fix_parallelism(operators: list[Operator], settings: JobSettings, chosen: Mapping[int, int]) -> dict[int, int]:
+    """What was chosen since, else the own setting, else the job's default behind an exchange, else the upstream's."""
     parallelism: dict[int, int] = {}
     for operator in operators:
+        own = chosen.get(operator.id, operator.parallelism)
         if operator.in_owner:
-            if operator.parallelism not in (None, 1):
+            if own not in (None, 1):
                 raise GraphError(
-                    f"operator {operator.name!r} lives in the submitting process and has exactly one task, not {operator.parallelism}; "
+                    f"operator {operator.name!r} lives in the submitting process and has exactly one task, not {own}; "
                     "put rebalance() or key_by() behind it and set the parallelism there"
                 )
             parallelism[operator.id] = 1
-        elif operator.parallelism is not None:
-            parallelism[operator.id] = operator.parallelism
+        elif own is not None:
+            parallelism[operator.id] = own
         elif any(edge.partition.kind not in ("forward", "gather") for edge in operator.inputs):
             parallelism[operator.id] = settings.parallelism
         else:
@@ -144,7 +185,7 @@ def fix_parallelism(operators: list[Operator], settings: JobSettings) -> dict[in
     return parallelism
 
 
-def fuse(operators: list[Operator], parallelism: dict[int, int], hosts_in_owner: bool) -> tuple[list[Chain], dict[int, int]]:
+def fuse(operators: list[Operator], parallelism: dict[int, int], hosts: Hosts) -> tuple[list[Chain], dict[int, int]]:
     """Join neighbours into chains where nothing but a function call lies between them."""
     consumers: dict[int, int] = {}
     for operator in operators:
@@ -159,26 +200,40 @@ def fuse(operators: list[Operator], parallelism: dict[int, int], hosts_in_owner:
         if (
             only is not None
             and consumers.get(only.source) == 1
-            and can_fuse(by_id[only.source], operator, only, parallelism, hosts_in_owner)
+            and can_fuse(by_id[only.source], operator, only, parallelism)
+            and same_place(chains[chain_of[only.source]], operator, hosts)
         ):
             chain = chains[chain_of[only.source]]
             chain.operators.append(operator)
+            chain.place = chain.place if operator.place is None else operator.place
         else:
-            chain = Chain(len(chains), [operator], parallelism[operator.id], operator.in_owner)
+            in_owner = operator.in_owner or hosts.in_owner(operator.place)
+            chain = Chain(len(chains), [operator], parallelism[operator.id], in_owner, operator.place)
             chains.append(chain)
         chain_of[operator.id] = chain.id
     return chains, chain_of
 
 
-def can_fuse(first: Operator, second: Operator, edge: Edge, parallelism: dict[int, int], hosts_in_owner: bool) -> bool:
-    """Whether `second` may run in the same loop as `first`."""
+def can_fuse(first: Operator, second: Operator, edge: Edge, parallelism: dict[int, int]) -> bool:
+    """Whether `second` may run in the same loop as `first`, as far as records are concerned."""
     if edge.port != "out" or not first.chaining or not second.chaining:
         return False
     if second.kind == "map_async" or parallelism[first.id] != parallelism[second.id]:
         return False
-    if not hosts_in_owner and first.in_owner != second.in_owner:
-        return False
     return edge.partition.kind == "forward" or parallelism[first.id] == 1
+
+
+def same_place(chain: Chain, operator: Operator, hosts: Hosts) -> bool:
+    """Whether an operator may run where a chain runs. One without a place of its own takes that of the chain.
+
+    What must live in the owner (a collection, `collect`) joins whatever else runs there.
+    """
+    placeless = chain.place is None and all(earlier.in_owner for earlier in chain.operators)
+    if operator.place is not None:
+        return operator.place == chain.place or (placeless and hosts.in_owner(operator.place))
+    if operator.in_owner:
+        return chain.in_owner
+    return not placeless or hosts.in_owner(None)
 
 
 def with_event_time(operators: Iterable[Operator]) -> set[int]:
@@ -191,7 +246,12 @@ def with_event_time(operators: Iterable[Operator]) -> set[int]:
 
 
 def connect(
-    chains: list[Chain], chain_of: dict[int, int], tasks_of: dict[int, list[TaskSpec]], settings: JobSettings, restored: Mapping[str, int]
+    chains: list[Chain],
+    chain_of: dict[int, int],
+    tasks_of: dict[int, list[TaskSpec]],
+    settings: JobSettings,
+    restored: Mapping[str, int],
+    tables: Mapping[str, KeyTable],
 ) -> None:
     """Create the channels between tasks of different chains."""
     number = 0
@@ -200,14 +260,16 @@ def connect(
     for chain in chains:
         head = chain.operators[0]
         targets = tasks_of[chain.id]
-        known = [restored[uid] for uid in (operator.uid or operator.name for operator in chain.operators) if uid in restored]
+        uids = [operator.uid or operator.name for operator in chain.operators]
+        known = [restored[uid] for uid in uids if uid in restored]
         groups = max(known, default=settings.max_parallelism or default_groups(len(targets)))
         if groups < len(targets):
             raise GraphError(
                 f"operator {head.name!r}: parallelism {len(targets)} is more than max_parallelism {groups}; a key group has one owner"
             )
+        table = next((tables[uid] for uid in uids if uid in tables and is_division(tables[uid], groups, len(targets))), None)
         for target in targets:
-            target.groups = groups
+            target.groups, target.table = groups, table
         for edge in head.inputs:
             sources = tasks_of[chain_of[edge.source]]
             pointwise = edge.partition.kind == "forward" and len(sources) == len(targets)
@@ -225,4 +287,4 @@ def connect(
                     raise GraphError(
                         f"operator {names[head.id]!r}: the job would need more than {MAX_CHANNELS} channels; lower the parallelism"
                     )
-                source.outputs.append(OutputSpec(edge.source, edge.port, edge.partition, channels, head.name, groups))
+                source.outputs.append(OutputSpec(edge.source, edge.port, edge.partition, channels, head.name, groups, table))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from sage_actor.actor.backend import WorkerResources
+from sage_actor.dataflow.load_balancer import INTERVAL, STRATEGIES
+from sage_actor.dataflow.places import Place, parse_places
 from sage_actor.durations import parse_duration, parse_size
 from sage_actor.errors import ConfigError
 
@@ -21,13 +25,19 @@ class JobSettings:
         parallelism: tasks per operator after an exchange that sets none itself.
         backend: ``local``, ``process`` (``multiprocessing``), ``redis://...``, or a plug-in's name.
         workers: worker processes; None means the largest parallelism of the job.
+        places: further backends by name, for steps with ``.place(name)``.
+        worker_memory: bytes that each worker process may occupy; None for no limit.
+        worker_cpus: cores of each worker process; None for all.
         buffer_records, buffer_bytes: bound of each channel between two tasks.
         buffer_timeout: how long an operator that wants fuller batches waits at most.
         batch_records: records a task takes or emits at once at most.
         object_reuse: where a stream branches, hand the same objects to every branch instead of copies.
         stop_timeout: how long leaving an environment waits for unbounded jobs to drain.
         max_parallelism: number of key groups; None means chosen from the parallelism (rule F15).
-        checkpointing: ``exactly_once``, ``at_least_once``, or None for no checkpoints. An interval alone means exactly once.
+        balancing: how batches are dealt where no key says it, and whether key groups move with the load; see `LoadBalancer`.
+        rebalance_interval: seconds between two looks at the load of key groups.
+        checkpointing: ``exactly_once``, ``at_least_once``, ``on_demand``, or None for no checkpoints. An interval alone means exactly
+            once. On demand: exactly once too, but only when a savepoint or a change of the parallelism asks for one.
         checkpoint_interval: seconds between the beginnings of checkpoints; None for 30 s if `checkpointing` is set.
         checkpoint_every: also one whenever the sources have read so many records together; 0 for none.
         checkpoint_timeout: seconds after which one is given up.
@@ -44,11 +54,17 @@ class JobSettings:
         restart_failures, restart_interval: failure-rate: so many failures within that many seconds end the job.
         incremental: always True; what the seeds' key sets.
         watchdog_timeout: seconds without progress of a task that has work, after which the attempt counts as failed; 0 for never.
+        memory_zero_copy: arrays travel between workers beside the pickle, and are used where they arrive if the backend allows it.
+        memory_object_pooling, memory_pool_size: memory that carried large frames is used again, up to so many idle bytes a worker.
+        memory_gc_optimization: workers set what they have restored apart from what the garbage collector looks through.
     """
 
     parallelism: int = 1
     backend: str = "local"
     workers: int | None = None
+    places: Mapping[str, Place] = field(default_factory=lambda: dict[str, Place]())
+    worker_memory: int | None = None
+    worker_cpus: float | None = None
     buffer_records: int = 16_384
     buffer_bytes: int = 64 << 20
     buffer_timeout: float = 0.1
@@ -56,6 +72,8 @@ class JobSettings:
     object_reuse: bool = False
     stop_timeout: float = 10.0
     max_parallelism: int | None = None
+    balancing: str = "round_robin"
+    rebalance_interval: float = INTERVAL
     checkpointing: str | None = None
     checkpoint_interval: float | None = None
     checkpoint_every: int = 0
@@ -76,14 +94,25 @@ class JobSettings:
     restart_failures: int = 3
     restart_interval: float = 60.0
     watchdog_timeout: float = 300.0
+    memory_zero_copy: bool = True
+    memory_gc_optimization: bool = True
+    memory_object_pooling: bool = True
+    memory_pool_size: int = 64 << 20
     incremental: bool = True
 
     @property
     def snapshot_mode(self) -> str:
         """``exactly_once``, ``at_least_once``, or "" without checkpoints."""
         if self.checkpointing is not None:
-            return self.checkpointing
+            return "exactly_once" if self.checkpointing == "on_demand" else self.checkpointing
         return "exactly_once" if self.checkpoint_interval is not None or self.checkpoint_every else ""
+
+    @property
+    def worker_resources(self) -> WorkerResources | None:
+        """What each worker gets where its place says nothing else; None where nothing is said."""
+        if self.worker_memory is None and self.worker_cpus is None:
+            return None
+        return WorkerResources(num_cpus=self.worker_cpus, memory=self.worker_memory, custom={})
 
     def merged(self, config: Mapping[str, Any], where: str = "code") -> JobSettings:
         """These settings with those of a nested or dotted mapping on top.
@@ -93,12 +122,18 @@ class JobSettings:
         """
         changes: dict[str, Any] = {}
         given: dict[str, str] = {}
+        places: list[tuple[str, Any]] = []
         for key, value in flatten(config):
+            if key.startswith("places."):
+                places.append((key.removeprefix("places."), value))
+                continue
             target = KEYS.get(key)
             if target is None:
+                if key == "places":
+                    raise ConfigError(key, f"is a mapping such as {{'heavy': 'process'}}, not {value!r}", where)
                 if key in LATER:
                     raise ConfigError(key, "is not supported by this version yet, so it is refused rather than ignored", where)
-                near = difflib.get_close_matches(key, KEYS, n=1)
+                near = difflib.get_close_matches(key, [*KEYS, "places"], n=1)
                 raise ConfigError(key, "is not a setting", where, near[0] if near else "")
             name, read = target
             parsed = read(key, value, where)
@@ -106,6 +141,8 @@ class JobSettings:
                 raise ConfigError(key, f"contradicts {given[name]!r}: {parsed!r} against {changes[name]!r}", where)
             changes[name] = parsed
             given[name] = key
+        if places:
+            changes["places"] = {**self.places, **parse_places(places, where)}
         return replace(self, **changes)
 
     def flat(self) -> dict[str, object]:
@@ -198,12 +235,35 @@ def size(key: str, value: Any, where: str) -> int:
     return parse_size(value)
 
 
+def room(key: str, value: Any, where: str) -> int:
+    """A size in bytes that something can live in."""
+    nbytes = parse_size(value, key=key)
+    if nbytes < 1:
+        raise ConfigError(key, f"must be more than nothing, not {value!r}", where)
+    return nbytes
+
+
+def cores(key: str, value: Any, where: str) -> float:
+    """A number of cores above 0, as number or text."""
+    try:
+        count = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        count = math.nan
+    if not 0 < count < math.inf:
+        raise ConfigError(key, f"must be a number of cores, not {value!r}", where)
+    return count
+
+
 KEYS: dict[str, tuple[str, Reader]] = {
     "parallelism": ("parallelism", positive),
     "execution.parallelism": ("parallelism", positive),
     "runtime.default_parallelism": ("parallelism", positive),
     "backend": ("backend", text),
     "workers": ("workers", positive),
+    "taskmanager.memory.process.size": ("worker_memory", room),
+    "resources.taskmanager.memory.process.size": ("worker_memory", room),
+    "taskmanager.cpu.cores": ("worker_cpus", cores),
+    "resources.taskmanager.cpu.cores": ("worker_cpus", cores),
     "max_parallelism": ("max_parallelism", positive),
     "buffer.records": ("buffer_records", positive),
     "buffer.bytes": ("buffer_bytes", size),
@@ -213,7 +273,9 @@ KEYS: dict[str, tuple[str, Reader]] = {
     "object.reuse": ("object_reuse", switch),
     "execution.object.reuse": ("object_reuse", switch),
     "stop_timeout": ("stop_timeout", seconds),
-    "checkpointing": ("checkpointing", one_of("exactly_once", "at_least_once")),
+    "load_balancer.strategy": ("balancing", one_of(*STRATEGIES)),
+    "load_balancer.rebalance_interval": ("rebalance_interval", milliseconds),
+    "checkpointing": ("checkpointing", one_of("exactly_once", "at_least_once", "on_demand")),
     "checkpoint.interval": ("checkpoint_interval", seconds),
     "state.checkpoint.interval": ("checkpoint_interval", seconds),
     "runtime.checkpoint_interval": ("checkpoint_interval", seconds),
@@ -235,6 +297,10 @@ KEYS: dict[str, tuple[str, Reader]] = {
     "restart.failures": ("restart_failures", positive),
     "restart.interval": ("restart_interval", seconds),
     "watchdog.timeout": ("watchdog_timeout", seconds),
+    "memory.zero_copy": ("memory_zero_copy", switch),
+    "memory.gc_optimization": ("memory_gc_optimization", switch),
+    "memory.object_pooling": ("memory_object_pooling", switch),
+    "memory.pool_size": ("memory_pool_size", size),
     "state.incremental": ("incremental", only_true),
     "incremental": ("incremental", only_true),
 }
@@ -257,10 +323,4 @@ PRINCIPAL = (
     "state.backend",
     "restart.strategy",
 )
-LATER = (
-    "resources.taskmanager.memory.process.size",
-    "resources.taskmanager.cpu.cores",
-    "taskmanager.memory.process.size",
-    "taskmanager.cpu.cores",
-    "runtime.fault_tolerance",
-)
+LATER = ("runtime.fault_tolerance",)

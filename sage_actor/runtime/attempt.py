@@ -17,6 +17,7 @@ from sage_actor.runtime.queries import Queries
 from sage_actor.runtime.shipping import pack_tasks
 from sage_actor.runtime.task_host import JobIdentity, TaskHost, control_frame, explain_frame, read_control
 from sage_actor.runtime.task_snapshots import SnapshotSetting
+from sage_actor.runtime.worker import to_its_end
 
 __all__ = ["Attempt"]
 
@@ -29,7 +30,8 @@ IMPATIENCE = 0.5
 class Attempt:
     """Runs a plan once. Whatever happens - a failing task, a lost worker, a cancel - its workers are ended afterwards.
 
-    `listen(kind, payload)` hears what tasks report of snapshots (see `Task`), and ("read", (task, records)).
+    `listen(kind, payload)` hears what tasks report of snapshots (see `Task`), ("read", (task, records)), and ("open", None) once all
+    tasks are.
     """
 
     def __init__(
@@ -81,6 +83,11 @@ class Attempt:
         if not self.waiting_for:
             self._send_all("stop")
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `run` returns, or raises, as it is."""
+        return self.over.done()
+
     def end(self) -> None:
         """`run` returns now."""
         self.ended = True
@@ -116,10 +123,11 @@ class Attempt:
         plan = self.plan
         endpoint: Endpoint | None = None
         if plan.workers:
-            self.group = await self.backend.start(plan.workers, group=self.group_name, entry=ENTRY)
-            endpoint = self.group.endpoint
-        if self.ended:
+            await self._start_workers()
+        if self.over.done():
             return
+        if self.group is not None:
+            endpoint = self.group.endpoint
         self.host = TaskHost(0, self.identity, self.settings, endpoint, self._report, self.snapshots)
         self.host.deploy(task for task in plan.tasks if task.worker == 0)
         if self.group is not None and endpoint is not None:
@@ -132,6 +140,20 @@ class Attempt:
             self.early.clear()
             if self.stopping:
                 self.stop()
+
+    async def _start_workers(self) -> None:
+        """Called off where this is over before: a place may let us wait for long, and then nobody waits for it any more."""
+        plan = self.plan
+        starting = asyncio.ensure_future(self.backend.start(plan.workers, group=self.group_name, entry=ENTRY, resources=plan.resources))
+        try:
+            await asyncio.wait((starting, self.over), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not starting.done():
+                await to_its_end(call_off(starting))
+            if not starting.cancelled() and starting.exception() is None:
+                self.group = starting.result()
+        if not self.over.done():
+            starting.result()
 
     async def _deploy(self, group: WorkerGroup, endpoint: Endpoint) -> None:
         self.waiting_for = {worker.worker for worker in group.workers}
@@ -175,6 +197,8 @@ class Attempt:
             task, nbytes = payload
             self.opened[task] = nbytes
             self.queries.opened(task)
+            if len(self.opened) == len(self.plan.tasks):
+                self.listen("open", None)
         elif kind == "answer":
             self.queries.hear(*payload)
         else:
@@ -233,3 +257,9 @@ class Attempt:
         if group is not None:
             self._send_all("end")
             await group.aclose(PATIENCE if patient else IMPATIENCE)
+
+
+async def call_off(start: asyncio.Future[WorkerGroup]) -> None:
+    """Cancel a start and wait until it has ended."""
+    start.cancel()
+    await asyncio.wait((start,))

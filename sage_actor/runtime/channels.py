@@ -6,7 +6,6 @@ Both kinds keep the same promise: records of one channel arrive in order, and no
 from __future__ import annotations
 
 import asyncio
-import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,10 +15,9 @@ from sage_actor._core.batch import Batch, Marker
 from sage_actor._core.batch_queue import Gate
 from sage_actor._core.frame import CREDIT, DATA, MARKER, encode
 from sage_actor.actor.backend import Buffer, Endpoint
-from sage_actor.actor.portable import dump
-from sage_actor.errors import SerializationError
+from sage_actor.runtime.batch_codec import encode_batch
 
-__all__ = ["Channel", "LocalChannel", "RemoteChannel", "credit_frame", "decode_batch", "decode_marker", "encode_batch", "estimate_bytes"]
+__all__ = ["Channel", "LocalChannel", "RemoteChannel", "credit_frame", "decode_marker", "estimate_bytes"]
 
 
 class Channel(Protocol):
@@ -35,6 +33,15 @@ class Channel(Protocol):
 
     def mark(self, marker: Marker) -> None:
         """Send a marker, in order, without credit."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Records for which there is credit now; all of it if nothing sent waits at the receiver."""
+        ...
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Call back whenever credit has come back."""
         ...
 
 
@@ -56,6 +63,13 @@ class LocalChannel:
     def mark(self, marker: Marker) -> None:
         self.gate.put_marker(self.slot, marker)
 
+    @property
+    def room(self) -> int:
+        return self.gate.credit(self.slot)
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        self.gate.on_release(self.slot, lambda records, nbytes: callback())
+
 
 class RemoteChannel:
     """Over an endpoint. Counts what is under way; the receiver gives credit back as its gate is drained.
@@ -66,6 +80,7 @@ class RemoteChannel:
     __slots__ = (
         "attempt",
         "bytes_limit",
+        "came_back",
         "channel",
         "endpoint",
         "job",
@@ -76,6 +91,7 @@ class RemoteChannel:
         "sequence",
         "target",
         "waiters",
+        "zero_copy",
     )
 
     def __init__(
@@ -88,8 +104,10 @@ class RemoteChannel:
         attempt: int,
         limit: int,
         bytes_limit: int,
+        zero_copy: bool = True,
         on_sent: Callable[[int], None] | None = None,
     ) -> None:
+        self.zero_copy = zero_copy
         self.endpoint = endpoint
         self.target = target
         self.channel = channel
@@ -102,6 +120,7 @@ class RemoteChannel:
         self.sequence = 0
         self.waiters: deque[asyncio.Future[None]] = deque()
         self.on_sent = on_sent
+        self.came_back: Callable[[], None] | None = None
 
     def _has_room(self, records: int) -> bool:
         if not self.sent_records:
@@ -127,7 +146,7 @@ class RemoteChannel:
         self._send(batch)
 
     def _send(self, batch: Batch) -> None:
-        parts = encode_batch(batch)
+        parts = encode_batch(batch, out_of_band=self.zero_copy)
         records = len(batch)
         frame = encode(DATA, self.job, self.attempt, self.channel, self.sequence, records, parts)
         self.sequence += 1
@@ -140,10 +159,19 @@ class RemoteChannel:
         self.endpoint.send(self.target, encode(MARKER, self.job, self.attempt, self.channel, self.sequence, 0, [body]))
         self.sequence += 1
 
+    @property
+    def room(self) -> int:
+        return max(0, self.limit - self.sent_records) if not self.waiters else 0
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        self.came_back = callback
+
     def credit(self, records: int, nbytes: int) -> None:
         """The receiver has taken this much."""
         self.sent_records -= records
         self.sent_bytes -= nbytes
+        if self.came_back is not None:
+            self.came_back()
         while self.waiters:
             waiter = self.waiters.popleft()
             if not waiter.done():
@@ -159,41 +187,6 @@ def memory_size(part: Buffer) -> int:
 def credit_frame(job: int, attempt: int, channel: int, records: int, nbytes: int) -> Sequence[Buffer]:
     """The frame that gives credit back to the sender of a channel."""
     return encode(CREDIT, job, attempt, channel, 0, records, [nbytes.to_bytes(8, "little")])
-
-
-def encode_batch(batch: Batch) -> list[Buffer]:
-    """Parts of a data frame: one pickle of the columns, then arrays out of band (not copied here).
-
-    Raises:
-        SerializationError: a record cannot be pickled, not even by cloudpickle.
-    """
-    columns = (batch.values, batch.keys, batch.timestamps, batch.tags, batch.position, batch.watermarks)
-    buffers: list[pickle.PickleBuffer] = []
-    try:
-        head = pickle.dumps(columns, protocol=5, buffer_callback=buffers.append)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        buffers.clear()
-        try:
-            head = dump(columns, buffers.append)
-        except (pickle.PicklingError, AttributeError, TypeError, RecursionError, ValueError) as error:
-            culprit = next((value for value in batch.values if not picklable(value)), batch.values)
-            raise SerializationError(f"a record of type {type(culprit).__name__!r}", str(error)) from error
-    return [head, *[buffer.raw() for buffer in buffers]]
-
-
-def picklable(value: Any) -> bool:
-    """Whether one record can travel."""
-    try:
-        dump(value)
-    except (pickle.PicklingError, AttributeError, TypeError, RecursionError, ValueError):
-        return False
-    return True
-
-
-def decode_batch(parts: list[memoryview]) -> Batch:
-    """The batch of a data frame. Array buffers are copied out of the frame once, so that the frame may go."""
-    values, keys, timestamps, tags, position, watermarks = pickle.loads(parts[0], buffers=[bytearray(part) for part in parts[1:]])
-    return Batch(values, keys, timestamps, tags, position, watermarks)
 
 
 def decode_marker(body: memoryview) -> Marker:

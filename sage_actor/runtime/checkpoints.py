@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -117,7 +118,8 @@ class Checkpoints:
     def _schedule(self) -> None:
         interval = self.settings.checkpoint_interval
         if interval is None:
-            interval = 30.0 if self.settings.checkpointing is not None and not self.settings.checkpoint_every else None
+            periodic = self.settings.checkpointing not in (None, "on_demand") and not self.settings.checkpoint_every
+            interval = 30.0 if periodic else None
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -175,6 +177,17 @@ class Checkpoints:
             self.heard.clear()
             await self.heard.wait()
         return done
+
+    async def commits_within(self, number: int, seconds: float) -> None:
+        """The same, but not for longer than that: a notification may be lost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.commits(number)
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether the input of every task has ended."""
+        return len(self.finals) == len(self.tasks)
 
     def _has_committed(self, task: int, number: int) -> bool:
         """One that has ended hears of no later checkpoint than the one that has its last state."""
@@ -293,6 +306,7 @@ class Checkpoints:
                     groups=tasks[0].groups,
                     parts=saved,
                     finished=finished,
+                    table=tasks[0].table,
                 )
         return Manifest(
             job=self.job,

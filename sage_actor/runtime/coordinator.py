@@ -7,25 +7,28 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sage_actor._core.stable_hash import stable_hash
-from sage_actor.actor.backend import Backend
-from sage_actor.actor.open_backend import open_backend
 from sage_actor.checkpoint.manifest import Manifest
 from sage_actor.checkpoint.storage import AttemptStart, CheckpointStorage, open_storage
 from sage_actor.checkpoint.validation import validate
 from sage_actor.dataflow.graph import Graph
+from sage_actor.dataflow.key_table import KeyTable
+from sage_actor.dataflow.parallelism import ParallelismController
 from sage_actor.dataflow.plan import Plan, make_plan
 from sage_actor.dataflow.settings import JobSettings
-from sage_actor.errors import BackendError, CheckpointError, StateError
+from sage_actor.errors import BackendError, CheckpointError, Fenced, GraphError, StateError
 from sage_actor.ports import current_clock, current_random, offload
 from sage_actor.runtime.attempt import Attempt
 from sage_actor.runtime.checkpoints import Checkpoints
 from sage_actor.runtime.io import keep_pristine
 from sage_actor.runtime.job import Job, Restoring
-from sage_actor.runtime.restarts import Restarts
+from sage_actor.runtime.job_backends import JobBackends
+from sage_actor.runtime.load_watch import LoadWatch
+from sage_actor.runtime.rescaling import Division, Move, check_plan, choose, refuse_unrepeatable, same_division
+from sage_actor.runtime.restarts import Restarts, causes
 from sage_actor.runtime.scratch import make_scratch
 from sage_actor.runtime.task_host import JobIdentity
 from sage_actor.runtime.task_snapshots import Restored, SnapshotSetting
@@ -36,6 +39,8 @@ __all__ = ["Coordinator", "new_job_id"]
 LOGGER = logging.getLogger("sage_actor")
 EVENTS = logging.getLogger("sage_actor.jobs")
 EVENTS.addHandler(logging.NullHandler())  # errors are raised and shown by status; without a configured log they need no echo
+COMMIT_PATIENCE = 5.0
+"""Seconds that sinks have to commit before their attempt ends for a move; what they have not, the next one commits."""
 
 
 class Coordinator:
@@ -46,21 +51,32 @@ class Coordinator:
     Args:
         resume: go on from the newest complete checkpoint that an earlier process left.
         restore: go on from this savepoint or checkpoint.
+        controller: changes the parallelism with the load.
     """
 
     def __init__(
-        self, job: Job, graph: Graph, wanted: Iterable[int], settings: JobSettings, *, resume: bool = False, restore: str | None = None
+        self,
+        job: Job,
+        graph: Graph,
+        wanted: Iterable[int],
+        settings: JobSettings,
+        *,
+        resume: bool = False,
+        restore: str | None = None,
+        controller: ParallelismController | None = None,
     ) -> None:
         self.job = job
         self.graph = graph
         self.wanted = list(wanted)
-        self.settings = settings
+        self.division = Division(settings)
         self.resume = resume
         self.restore = restore
-        self.backend: Backend = open_backend(settings.backend)
-        self.plan: Plan = self._make_plan(None)
-        if self.backend.hosts_in_owner and any(chain.parallelism > 1 for chain in self.plan.chains):
+        self.backends = JobBackends(settings, [graph.operators[number] for number in graph.upstream(self.wanted)])
+        self.plan: Plan = self._make_plan(self.division, None)
+        if any(chain.in_owner and chain.parallelism > 1 for chain in self.plan.chains):
             say_one_core()
+        if settings.worker_resources is not None and not self.plan.workers:
+            say_no_limits()
         self.clock = current_clock()
         self.restarts = Restarts(settings, current_random())
         self.unrepeatable = self._unrepeatable_sources()
@@ -75,17 +91,35 @@ class Coordinator:
         self.suspended = False
         self.cancelled = False
         self.over = asyncio.Event()
+        self.move: Move | None = None
+        self.changing = asyncio.Lock()
+        self.load_watch = LoadWatch(self, controller)
         self.main: asyncio.Task[None] | None = None
 
-    def _make_plan(self, manifest: Manifest | None) -> Plan:
-        groups = {} if manifest is None else {uid: operator.groups for uid, operator in manifest.operators.items()}
-        return make_plan(self.graph, self.wanted, self.settings, hosts_in_owner=self.backend.hosts_in_owner, groups=groups)
+    @property
+    def settings(self) -> JobSettings:
+        """Of the job, as they are now."""
+        return self.division.settings
+
+    def _make_plan(self, division: Division, manifest: Manifest | None) -> Plan:
+        saved = {} if manifest is None else manifest.operators
+        tables = {uid: operator.table for uid, operator in saved.items() if operator.table is not None}
+        return make_plan(
+            self.graph,
+            self.wanted,
+            division.settings,
+            hosts_in_owner=self.backends.hosts_in_owner,
+            places_in_owner=self.backends.places_in_owner,
+            groups={uid: operator.groups for uid, operator in saved.items()},
+            tables={**tables, **division.tables},
+            chosen=division.chosen,
+        )
 
     def _unrepeatable_sources(self) -> list[str]:
         """Names of sources that no second attempt could read again; nobody asks where there is no second attempt."""
-        if not self.restarts.possible:
-            return []
         checkpoints = bool(self.settings.snapshot_mode)
+        if not self.restarts.possible and not checkpoints:
+            return []
         operators = {operator.id: operator for chain in self.plan.chains for operator in chain.operators if operator.kind == "source"}
         return [operator.name for operator in operators.values() if not keep_pristine(operator.options, checkpoints=checkpoints)]
 
@@ -94,6 +128,7 @@ class Coordinator:
         EVENTS.info("job started", extra={"job": self.job.id, "backend": self.settings.backend, "tasks": len(self.plan.tasks)})
         self.job._begin(self)
         self.main = asyncio.get_running_loop().create_task(self._run(), name=f"job {self.job.id}")
+        self.load_watch.start()
 
     def stop(self) -> None:
         """Drain: sources stop, the rest flows out."""
@@ -117,6 +152,12 @@ class Coordinator:
         Raises:
             CheckpointError: the job takes no checkpoints, or this one failed.
         """
+        if stop:
+            async with self.changing:
+                return await self._savepoint(target, stop=True)
+        return await self._savepoint(target, stop=False)
+
+    async def _savepoint(self, target: str | None, *, stop: bool) -> str:
         await self.begun.wait()
         checkpoints, storage = self.checkpoints, self.storage
         if checkpoints is None or storage is None:
@@ -147,6 +188,92 @@ class Coordinator:
                 checkpoints.resume(taken.result().checkpoint)
             raise
 
+    async def rescale(
+        self,
+        parallelism: int | Mapping[str, int] | None = None,
+        *,
+        workers: int | None = None,
+        tables: Mapping[str, KeyTable] | None = None,
+    ) -> None:
+        """Divide the running job into other tasks; see `Job.rescale`. One change at a time.
+
+        Args:
+            tables: owners of key groups, by uid of the operator.
+        """
+        async with self.changing:
+            await self.begun.wait()
+            move = await self._prepare_move(parallelism, workers, tables)
+            if move is not None:
+                await asyncio.shield(move.done)  # whoever waits may give up; the job moves on all the same
+
+    async def _prepare_move(
+        self, parallelism: int | Mapping[str, int] | None, workers: int | None, tables: Mapping[str, KeyTable] | None
+    ) -> Move | None:
+        """Up to the end of the attempt; None if everything is as it is asked for already."""
+        checkpoints, attempt = self.checkpoints, self.attempt
+        operators = [operator for chain in self.plan.chains for operator in chain.operators]
+        if self.storage is None:
+            served = any(operator.served for operator in operators)
+            problem = (
+                "it has ended"
+                if self.job.done
+                else "it answers requests, which are never replayed, so it cannot be rescaled while it runs"
+                if served
+                else "it cannot be rescaled without checkpoints; set 'checkpointing': 'on_demand', or an interval"
+            )
+            raise CheckpointError(self.job.name, problem)
+        refuse_unrepeatable(self.job.name, self.unrepeatable)
+        if workers is not None and all(group.place is not None for group in self.plan.groups):
+            raise GraphError(
+                f"rescale: no operator of job {self.job.name!r} runs in a worker of its own backend, so there is no number of workers "
+                "to change"
+            )
+        division = choose(self.division, operators, parallelism, workers, tables)
+        check_plan(self._make_plan(division, None), self.plan)
+        if checkpoints is None or attempt is None:
+            raise CheckpointError(self.job.name, "it does not run, so there is nothing to divide; try again when it does")
+        taken = checkpoints.request(suspend=True)
+        try:
+            manifest = await taken
+            plan = self._make_plan(division, manifest)
+            validate(manifest, plan, division.settings)
+            if not checkpoints.all_ended and not same_division(plan, self.plan):
+                await checkpoints.commits_within(manifest.checkpoint, COMMIT_PATIENCE)
+                if not attempt.is_over and not checkpoints.all_ended:
+                    return self._move(division, attempt)
+                raise CheckpointError(self.job.name, "its attempt ended before it could be divided anew; it is as it was")
+        except BaseException:
+            if taken.done() and not taken.cancelled() and taken.exception() is None:
+                checkpoints.resume(taken.result().checkpoint)
+            raise
+        checkpoints.resume(manifest.checkpoint)
+        return None
+
+    def _move(self, division: Division, attempt: Attempt) -> Move:
+        move = self.move = Move(self.division, asyncio.get_running_loop().create_future())
+        self.division = division
+        self.job._rescaling()
+        EVENTS.info("job is divided anew", extra={"job": self.job.id})
+        attempt.end()
+        return move
+
+    def _goes_on(self, error: BaseException | None) -> bool:
+        """Whether an attempt has ended for the sake of a move, or could not begin because of it. Neither counts as a failure."""
+        move = self.move
+        if move is None or self.cancelled:
+            return False
+        if not move.has_ended:
+            move.has_ended = True
+            if error is not None:
+                EVENTS.warning("workers ended badly while the job was divided anew: %s", error, extra={"job": self.job.id})
+            return True
+        if error is None or any(isinstance(cause, Fenced) for cause in causes(error)):
+            return False
+        EVENTS.warning("job goes back to its former division after: %s", error, extra={"job": self.job.id})
+        self.move, self.division = None, move.before
+        move.settle(error)
+        return True
+
     async def query(self, operator: str, state: str, key: Any, default: Any) -> Any:
         """Read the state of one key; see `Job.query`.
 
@@ -166,6 +293,9 @@ class Coordinator:
             await self._open_storage()
             while not self.cancelled:
                 error = await self._attempt()
+                if self._goes_on(error):
+                    error = None
+                    continue
                 if error is None or self.cancelled or self.stopping:
                     break
                 begun = self.storage is None or self.start is not None
@@ -197,7 +327,13 @@ class Coordinator:
             snapshots = await self._begin()
             identity = JobIdentity(self.job.name, stable_hash(self.job.id), self.number)
             attempt = self.attempt = Attempt(
-                identity, f"{self.job.id}-{self.number}", self.plan, self.settings, self.backend, snapshots, self._listen
+                identity,
+                f"{self.job.id}-{self.number}",
+                self.plan,
+                self.settings,
+                self.backends.for_plan(self.plan),
+                snapshots,
+                self._listen,
             )
             self.begun.set()
             self._begin_checkpoints(attempt)
@@ -235,8 +371,8 @@ class Coordinator:
         self.number = start.attempt
         self.resume = True
         manifest = start.manifest
+        self.plan = self._make_plan(self.division, manifest)
         if manifest is not None:
-            self.plan = self._make_plan(manifest)
             validate(manifest, self.plan, self.settings)
             EVENTS.info("job goes on from a checkpoint", extra={"job": self.job.id, "checkpoint": manifest.checkpoint})
             self.job._restored(manifest.checkpoint)
@@ -292,6 +428,10 @@ class Coordinator:
             self.over.clear()
 
     def _listen(self, kind: str, payload: Any) -> None:
+        if kind == "open" and self.move is not None:
+            move, self.move = self.move, None
+            self.job._rescaled()
+            move.settle()
         if self.checkpoints is not None:
             self.checkpoints.hear(kind, payload)
 
@@ -310,6 +450,9 @@ class Coordinator:
 
     async def _end(self, error: BaseException | None) -> None:
         self.begun.set()
+        await self.load_watch.close()
+        if self.move is not None:
+            self.move.settle(CheckpointError(self.job.name, "it ended before it was divided anew"))
         extra: dict[str, object] = {"job": self.job.id, "operator": getattr(error, "operator", "")}
         finished = error is None and not self.cancelled
         try:
@@ -334,7 +477,8 @@ class Coordinator:
 def restored_operators(manifest: Manifest) -> dict[str, Restored]:
     """What tasks begin with, by uid."""
     return {
-        uid: Restored(operator.parts, frozenset(operator.finished), operator.parallelism) for uid, operator in manifest.operators.items()
+        uid: Restored(operator.parts, frozenset(operator.finished), operator.parallelism, operator.table)
+        for uid, operator in manifest.operators.items()
     }
 
 
@@ -342,6 +486,12 @@ def restored_operators(manifest: Manifest) -> dict[str, Restored]:
 def say_one_core() -> None:
     """Once per process: parallelism on the local backend shares one core."""
     LOGGER.warning("parallelism on backend 'local' shares one event loop and one core; backend='process' uses all cores of this machine")
+
+
+@functools.cache
+def say_no_limits() -> None:
+    """Once per process: what limits worker processes limits nothing where there are none."""
+    LOGGER.warning("taskmanager.memory.process.size and taskmanager.cpu.cores limit worker processes, and this job has none")
 
 
 def new_job_id(name: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from sage_actor.errors import CheckpointError, JobCancelled, JobError, StateError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "JobStatus", "Restoring", "live_jobs"]
 
-JobStatus = Literal["created", "running", "restarting", "stopping", "finished", "failed", "cancelled"]
+JobStatus = Literal["created", "running", "restarting", "rescaling", "stopping", "finished", "failed", "cancelled"]
 
 T = TypeVar("T")
 
@@ -47,11 +47,12 @@ LIVE: weakref.WeakSet[Job] = weakref.WeakSet()
 class Job:
     """One started dataflow; ``str(job)`` is its id.
 
-    `wait`, `savepoint` and `query` belong to the event loop that started the job; everything else may be called from any thread.
+    `wait`, `savepoint`, `rescale` and `query` belong to the event loop that started the job; everything else may be called from any thread.
 
     Attributes:
         attempts: how often it was started, the first time included.
         latest_error: what the last attempt that was followed by another one failed with.
+        rescales: how often it was divided into other tasks while it ran.
         restored_from: the checkpoint that the present attempt went on from, or None.
         checkpoint_counters: how its checkpoints went, over all attempts.
     """
@@ -66,6 +67,7 @@ class Job:
         self.ended_at: float | None = None
         self.waited = False
         self.attempts = 0
+        self.rescales = 0
         self.latest_error: BaseException | None = None
         self.restored_from: int | None = None
         self.checkpoint_counters = CheckpointCounters()
@@ -85,7 +87,8 @@ class Job:
 
     @property
     def status(self) -> JobStatus:
-        """created, running, restarting (between two attempts), stopping (draining), finished, failed or cancelled."""
+        """created, running, restarting (between two attempts), rescaling (the same, on purpose), stopping (draining), finished, failed
+        or cancelled."""
         return self._status
 
     @property
@@ -136,6 +139,42 @@ class Job:
         if coordinator is None or self.done:
             raise CheckpointError(self.name, "the job does not run, so there is nothing to take a savepoint of")
         return await coordinator.savepoint(target, stop=stop)
+
+    async def rescale(self, parallelism: int | Mapping[str, int] | None = None, *, workers: int | None = None) -> None:
+        """Divide the running job into other tasks, or over another number of workers. No record is lost or counted twice.
+
+        Sources stop reading behind a checkpoint, the workers end, others begin, and the job goes on from that checkpoint: state
+        follows by key group, what sinks had prepared is committed. It returns when all new tasks are open. If these cannot be started
+        the job goes on as it was before. Changes follow one another; cancelling the wait may leave this one going on.
+
+        Args:
+            parallelism: the job's default, for operators whose description names none (never sources), or the parallelism of
+                operators by name or uid.
+            workers: worker processes of the job's own backend, at least 1; those of places stay as they are. Without it their number
+                follows the parallelism, unless it was set.
+
+        Raises:
+            GraphError: there is no such operator, it lives in the submitting process, or it has fewer key groups than that.
+            CheckpointError: the job does not run, takes no checkpoints (``checkpointing: on_demand`` is enough), cannot read a source
+                again, or failed meanwhile.
+            StateMismatch: the state of an operator cannot be dealt so.
+            BackendError, OperatorError, ...: the new tasks could not be started.
+        """
+        coordinator = self._coordinator
+        if coordinator is None or self.done:
+            raise CheckpointError(self.name, "the job does not run, so there is nothing to divide")
+        await coordinator.rescale(parallelism, workers=workers)
+
+    def rescale_in_thread(
+        self, parallelism: int | Mapping[str, int] | None = None, *, workers: int | None = None, timeout: float | None = None
+    ) -> None:
+        """`rescale` for any thread but the job's own; blocks.
+
+        Raises:
+            TimeoutError: it was not done within `timeout` seconds; it may still be.
+            GraphError, CheckpointError, ...: as for `rescale`.
+        """
+        self._await_in_thread(lambda: self.rescale(parallelism, workers=workers), timeout, "the change of the parallelism")
 
     async def query(self, operator: str, state: str, key: Any, default: Any = None) -> Any:
         """Read the state of one key in the running job, wherever the key lives, without disturbing it.
@@ -240,11 +279,13 @@ class Job:
     def metrics(self) -> JobMetrics:
         """Counters of the job and of every operator and task, as far as they have been reported (remote workers: every 0.5 s).
 
-        Beside what `JobMetrics` lists: ``attempts``, and ``checkpoints`` (a `CheckpointSnapshot`).
+        Beside what `JobMetrics` lists: ``attempts``, ``rescales``, and ``checkpoints`` (a `CheckpointSnapshot`).
         """
         snapshots = self._coordinator.snapshots() if self._coordinator is not None else []
         metrics = JobMetrics.of(snapshots, seconds=(self.ended_at or system_clock.now_ms() / 1000) - self.started_at)
-        return JobMetrics({**metrics, "attempts": self.attempts, "checkpoints": self.checkpoint_counters.snapshot()})
+        return JobMetrics(
+            {**metrics, "attempts": self.attempts, "rescales": self.rescales, "checkpoints": self.checkpoint_counters.snapshot()}
+        )
 
     def on_end(self, callback: Callable[[Job], None]) -> None:
         """Call back, on the job's loop, once it has ended; at once if it has."""
@@ -265,13 +306,20 @@ class Job:
 
     def _running(self) -> None:
         self.attempts += 1
-        if self._status == "restarting":
+        if self._status in ("restarting", "rescaling"):
             self._status = "running"
 
     def _restarting(self, error: BaseException) -> None:
         self.latest_error = error
         if not self.done and self._status != "stopping":
             self._status = "restarting"
+
+    def _rescaling(self) -> None:
+        if not self.done and self._status != "stopping":
+            self._status = "rescaling"
+
+    def _rescaled(self) -> None:
+        self.rescales += 1
 
     def _restored(self, checkpoint: int) -> None:
         self.restored_from = checkpoint

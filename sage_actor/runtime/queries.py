@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sage_actor._core.stable_hash import key_group, operator_of_group
+from sage_actor._core.stable_hash import key_group
 from sage_actor.actor.portable import dump
 from sage_actor.dataflow.plan import Plan, TaskSpec
 from sage_actor.errors import StateError
@@ -120,8 +120,8 @@ class Queries:
             raise StateError(operator, state, f"job {self._job!r} has no operator of that name or uid; it has {names}")
         each, chain = found
         tasks = [task for task in self._plan.tasks if task.chain == chain.id]
-        index = operator_of_group(key_group(key, tasks[0].groups), tasks[0].groups, len(tasks))
-        return state_uid(each), tasks[index]
+        group = key_group(key, tasks[0].groups)
+        return state_uid(each), next(task for task in tasks if task.key_groups[0] <= group <= task.key_groups[1])
 
 
 def answer(task: Task, question: Question) -> tuple[int, bytes, bool]:

@@ -9,7 +9,7 @@ from sage_actor.actor.supervision import NoRestart, RestartStrategy, remembered,
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import Fenced, GraphError, OperatorError, SavepointNotFound, SerializationError, StateMismatch
 
-__all__ = ["Restarts"]
+__all__ = ["Restarts", "causes"]
 
 SAME_AT_MOST = 3
 """The same error at the same source position so many times running is final."""
@@ -60,7 +60,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def strategy_of(settings: JobSettings) -> RestartStrategy:
     """The strategy that settings name."""
-    name = settings.restart_strategy or ("exponential-delay" if settings.snapshot_mode else "none")
+    periodic = settings.snapshot_mode and settings.checkpointing != "on_demand"
+    name = settings.restart_strategy or ("exponential-delay" if periodic else "none")
     attempts = settings.restart_attempts or None
     if name == "exponential-delay":
         return restart_strategy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from sage_actor.operators.stages import as_list, compute_keys, short
 from sage_actor.runtime.channels import Channel
 
 if TYPE_CHECKING:
+    from sage_actor.dataflow.plan import OutputSpec
     from sage_actor.operators.setting import TaskSetting
 
-__all__ = ["Router", "batch_copy", "copy_records"]
+__all__ = ["ENOUGH", "Router", "batch_copy", "copy_records", "cut"]
 
 ENOUGH = 1024
 """Records gathered for one receiver before they are sent without waiting for the end of the turn."""
@@ -26,15 +28,20 @@ ENOUGH = 1024
 class Router:
     """One output of a task: splits batches over channels and gathers small ones until the turn ends.
 
-    Order per channel is the order of `add`. `blocked_ns` counts the time spent waiting for credit.
+    Order per channel is the order of `add`. `blocked_ns` counts the time spent waiting for credit, `counts` the records of each key
+    group where somebody wants to know.
     """
 
-    def __init__(self, partition: Partition, channels: list[Channel], groups: int, consumer: str, setting: TaskSetting) -> None:
+    def __init__(self, output: OutputSpec, channels: list[Channel], setting: TaskSetting) -> None:
+        partition: Partition = output.partition
         self.partition = partition
         self.channels = channels
-        self.groups = groups
-        self.consumer = consumer
+        self.groups = output.groups
+        self.table = None if output.table is None else array("H", output.table)
+        self.consumer = output.consumer
         self.setting = setting
+        counted = partition.kind == "hash" and len(channels) > 1 and setting.settings.balancing == "key_group"
+        self.counts = array("Q", bytes(8 * output.groups)) if counted else None
         self.waiting: list[Batch | None] = [None] * len(channels)
         self.next = setting.index % len(channels)
         self.blocked_ns = 0
@@ -56,7 +63,7 @@ class Router:
                 await self._give(0, batch)
                 return
             try:
-                parts = split_by_key(batch, self.groups, len(self.channels))
+                parts = split_by_key(batch, self.groups, len(self.channels), self.table, self.counts)
             except UnstableKey as error:
                 raise self._error(error, batch, first_unstable(batch.keys)) from error
             for i, part in enumerate(parts):

@@ -20,6 +20,7 @@ from sage_actor.operators.stage_of import build_stages
 from sage_actor.operators.stages import Stage, Turns
 from sage_actor.operators.timestamp_stage import TimestampStage
 from sage_actor.ports import Cancellable, Clock, current_clock, current_random
+from sage_actor.runtime.balancing import make_router
 from sage_actor.runtime.chain import Chain
 from sage_actor.runtime.channels import Channel, RemoteChannel
 from sage_actor.runtime.gate_loop import GateLoop
@@ -120,7 +121,7 @@ class Task:
         """Create the routers; `open_channel` makes the sending end of a `ChannelSpec`."""
         last = self.spec.operators[-1].id
         for output in self.spec.outputs:
-            router = Router(output.partition, [open_channel(c) for c in output.channels], output.groups, output.consumer, self.setting)
+            router = make_router(output, [open_channel(c) for c in output.channels], self.setting)
             self.routers.append(router)
             if output.port == "out" and output.operator == last:
                 self.main.append(router)
@@ -374,5 +375,11 @@ class Task:
             "source": self.source_operator is not None,
             "end": self.spec.operators[-1].kind == "sink",
             "working": self.working,
+            **self._key_groups(),
             **self.counters.snapshot(),
         }
+
+    def _key_groups(self) -> dict[str, Any]:
+        """Records sent so far, by receiving operator and key group; nothing where nobody counts."""
+        counted = {router.consumer: router.counts.tolist() for router in self.routers if router.counts is not None}
+        return {"key_groups": counted} if counted else {}

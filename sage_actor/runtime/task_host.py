@@ -10,13 +10,14 @@ from typing import Any
 
 from sage_actor._core.batch_queue import Gate
 from sage_actor._core.frame import CONTROL, CREDIT, DATA, FrameHeader, encode
-from sage_actor.actor.backend import Endpoint
+from sage_actor.actor.backend import Endpoint, PoolingEndpoint
 from sage_actor.actor.portable import dump
 from sage_actor.dataflow.plan import ChannelSpec, TaskSpec
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import FrameError, OperatorError, SageError
 from sage_actor.ports import offload
-from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_batch, decode_marker
+from sage_actor.runtime.batch_codec import decode_batch
+from sage_actor.runtime.channels import Channel, LocalChannel, RemoteChannel, credit_frame, decode_marker
 from sage_actor.runtime.queries import answer
 from sage_actor.runtime.scratch import make_scratch, remove_scratch
 from sage_actor.runtime.task import Task
@@ -73,6 +74,8 @@ class TaskHost:
         self.outbound: dict[int, RemoteChannel] = {}
         self.running: dict[int, asyncio.Task[None]] = {}
         self.ending = False
+        if isinstance(endpoint, PoolingEndpoint):
+            endpoint.keep_for_reuse(settings.memory_pool_size if settings.memory_object_pooling else 0)
         self.refused = 0
         self.duplicates = 0
 
@@ -116,6 +119,7 @@ class TaskHost:
             attempt=self.job.attempt,
             limit=self.settings.buffer_records,
             bytes_limit=self.settings.buffer_bytes,
+            zero_copy=self.settings.memory_zero_copy,
         )
         return remote
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_actor.checkpoint.storage import part_prefix
 from sage_actor.dataflow.graph import Operator
+from sage_actor.dataflow.key_table import KeyTable
 from sage_actor.dataflow.plan import TaskSpec
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import CheckpointError, SageError
@@ -29,6 +30,16 @@ class Restored:
     parts: Sequence[OperatorPart]
     finished: frozenset[int]
     parallelism: int
+    table: KeyTable | None = None
+
+    def is_divided_as(self, spec: TaskSpec) -> bool:
+        """Whether its tasks are those of a plan, with the same key groups."""
+        return self.parallelism == spec.parallelism and self.table == spec.table
+
+    @property
+    def all_finished(self) -> bool:
+        """Whether the input of every task had ended."""
+        return len(self.finished) == self.parallelism
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +100,9 @@ class TaskSnapshots:
         restored = self.setting.restored.get(state_uid(self.spec.operators[-1]))
         if restored is None:
             return False
-        if restored.parallelism == self.spec.parallelism:
+        if restored.is_divided_as(self.spec):
             return self.spec.index in restored.finished
-        return len(restored.finished) == restored.parallelism
+        return restored.all_finished
 
     @property
     def is_restored(self) -> bool:
@@ -117,6 +128,7 @@ class TaskSnapshots:
             index=spec.index,
             parallelism=spec.parallelism,
             groups=spec.groups,
+            own=spec.key_groups,
             # what sources and sinks keep is a list or two
             backend="memory" if operator.kind in ("source", "sink") else self.settings.state_backend,
             folder=None if setting.folder is None else f"{setting.folder}/{spec.id}-{operator.id}",
@@ -141,7 +153,7 @@ class TaskSnapshots:
 
     def _parts(self, restored: Restored) -> list[OperatorPart]:
         """What a finished task left behind has been handed on; in another division of the keys it must not come up again."""
-        if restored.parallelism == self.spec.parallelism or len(restored.finished) == restored.parallelism:
+        if restored.is_divided_as(self.spec) or restored.all_finished:
             return list(restored.parts)
         if self.spec.operators[0].kind == "source" or self.spec.operators[-1].kind == "sink":
             return list(restored.parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import sys
@@ -14,10 +15,11 @@ from sage_actor._core.frame import CONTROL, decode
 from sage_actor.actor.backend import Endpoint
 from sage_actor.checkpoint.storage import open_storage
 from sage_actor.errors import BackendError, FrameError, SageError
+from sage_actor.ports import current_clock, system_clock
 from sage_actor.runtime.portable import pack_error
 from sage_actor.runtime.task_host import JobIdentity, TaskHost, control_frame, explain_frame, read_control
 
-__all__ = ["WorkerSide", "main"]
+__all__ = ["WorkerSide", "main", "to_its_end"]
 
 ORDERS = ("checkpoint", "complete", "abort", "query")
 
@@ -38,6 +40,7 @@ class WorkerSide:
         self.job = JobIdentity("", 0, 0)
         self.commands: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.early: list[tuple[int, bytes]] = []
+        self.opening = 0
 
     def receive(self, sender: int, frame: memoryview) -> None:
         """Every frame comes in here."""
@@ -65,6 +68,10 @@ class WorkerSide:
             self._say("failed", pack_error(payload[1]))
         else:
             self._say(kind, payload)
+        if kind == "opened":
+            self.opening -= 1
+            if not self.opening and self.host is not None and self.host.settings.memory_gc_optimization:
+                set_restored_apart()
 
     async def run(self) -> None:
         """Serve commands until "end"."""
@@ -100,6 +107,7 @@ class WorkerSide:
             # Known before it is complete: what it has put on disk goes with it, also if a task cannot be built.
             self.host = TaskHost(self.endpoint.worker, job, settings, self.endpoint, self._report, snapshots)
             self.host.deploy(specs)
+            self.opening = len(self.host.tasks)
         except Exception as error:  # noqa: BLE001 - whatever the user's pickles raise is the owner's to report
             self._say("failed", pack_error(explain_deploy(error, self.endpoint.worker)))
             return
@@ -114,6 +122,16 @@ class WorkerSide:
             await asyncio.sleep(0.5)
             if self.host is not None and self.host.running:
                 self._say("metrics", self.host.snapshots())
+
+
+def set_restored_apart() -> None:
+    """From here on the garbage collector passes over what is there by now: state, functions, models live as long as the worker.
+
+    Only where the process is ours alone, so not in a simulation.
+    """
+    if current_clock() is system_clock:
+        gc.collect()
+        gc.freeze()
 
 
 async def to_its_end(ending: Coroutine[Any, Any, None]) -> None:

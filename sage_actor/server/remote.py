@@ -30,6 +30,7 @@ class RemoteEnvironment(EnvironmentBase):
         jobmanager_address: str | None = None,
         token: str | None = None,
         parallelism: int | None = None,
+        places: Mapping[str, str | Mapping[str, Any]] | None = None,
         restart: Mapping[str, str | int | float] | None = None,
         resume: bool | None = None,
         restore: str | None = None,
@@ -43,12 +44,13 @@ class RemoteEnvironment(EnvironmentBase):
             jobmanager_address: ``"host:port"``; None means this account's supervisor on this machine.
             token: None means ``SAGE_ACTOR_TOKEN``, or this account's token file when the supervisor is on this machine.
             parallelism: default parallelism of its operators.
+            places: further backends for ``.place(name)``, seen from the supervisor.
             restart: settings of a restart strategy (``{"strategy": "exponential-delay", "attempts": 10}``); None means the
                 first failure of its process is final.
             resume: go on from the newest checkpoint that an earlier job of that name left at the supervisor.
             restore: go on from this savepoint, seen from the supervisor.
         """
-        super().__init__(name, backend=backend, parallelism=parallelism, config=config, resume=resume, restore=restore)
+        super().__init__(name, backend=backend, parallelism=parallelism, places=places, config=config, resume=resume, restore=restore)
         self._client = SupervisorClient(jobmanager_address, token)
         self._restart = dict(restart or {})
 

@@ -79,6 +79,7 @@ class OperatorState:
         index: int = 0,
         parallelism: int = 1,
         groups: int = 128,
+        own: tuple[int, int] | None = None,
         backend: str = "memory",
         folder: str | None = None,
         clock: Clock | None = None,
@@ -92,6 +93,7 @@ class OperatorState:
             parts: of one checkpoint, of all former tasks; empty: begin with nothing.
             storage: where their files are; may be None without parts.
             uid, index, parallelism, groups: the task; the former parallelism may have been another one.
+            own: the task's key groups, first and last; None: its range of an even division.
             backend: "memory" or "rocksdb".
             folder: local folder for a backend on disk.
             clock: processing time; None: that of the loop.
@@ -103,7 +105,7 @@ class OperatorState:
             CheckpointDamaged: a file is missing or damaged.
             ConfigError: no such backend, or it is not installed.
         """
-        first, last = group_range(index, groups, parallelism)
+        first, last = group_range(index, groups, parallelism) if own is None else own
         place = StorePlace(job, uid, index, parallelism, groups, first, last, folder or "", options or {})
         store = await _open_store(backend, place)
         state = cls(place, backend, operator or uid, clock or current_clock(), store)

@@ -15,6 +15,7 @@ from sage_actor.dataflow.co_functions import (
 from sage_actor.dataflow.functions import FunctionSpec, check_plain
 from sage_actor.dataflow.graph import Edge, Partition
 from sage_actor.dataflow.policies import OnError
+from sage_actor.dataflow.resources import Resources
 from sage_actor.errors import GraphError
 from sage_actor.stream.datastream import DataStream
 from sage_actor.stream.keyed import KeyedStream
@@ -55,6 +56,7 @@ class ConnectedStreams(Generic[A, B]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
@@ -65,6 +67,7 @@ class ConnectedStreams(Generic[A, B]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     def map(
@@ -75,13 +78,14 @@ class ConnectedStreams(Generic[A, B]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[Any]:
         """One result per record: ``function`` for the first stream, ``second`` for the other, or a `CoMapFunction` for both."""
         if second is None:
-            return self._add("map", function, CoMapFunction, name, parallelism, on_error)
+            return self._add("map", function, CoMapFunction, name, parallelism, resources, on_error)
         self._check(function, second, name or "map")
-        return self._add("map", MapPair(function, second), CoMapFunction, name, parallelism, on_error)
+        return self._add("map", MapPair(function, second), CoMapFunction, name, parallelism, resources, on_error)
 
     @overload
     def flat_map(
@@ -92,6 +96,7 @@ class ConnectedStreams(Generic[A, B]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
@@ -102,6 +107,7 @@ class ConnectedStreams(Generic[A, B]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     def flat_map(
@@ -112,13 +118,14 @@ class ConnectedStreams(Generic[A, B]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[Any]:
         """Any number of results per record: two functions, or a `CoFlatMapFunction`."""
         if second is None:
-            return self._add("flat_map", function, CoFlatMapFunction, name, parallelism, on_error)
+            return self._add("flat_map", function, CoFlatMapFunction, name, parallelism, resources, on_error)
         self._check(function, second, name or "flat_map")
-        return self._add("flat_map", FlatMapPair(function, second), CoFlatMapFunction, name, parallelism, on_error)
+        return self._add("flat_map", FlatMapPair(function, second), CoFlatMapFunction, name, parallelism, resources, on_error)
 
     def process(
         self,
@@ -130,6 +137,7 @@ class ConnectedStreams(Generic[A, B]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]:
         """Any number of results per record, with a context: side outputs and, on keyed streams, state and timers.
@@ -141,7 +149,7 @@ class ConnectedStreams(Generic[A, B]):
             raise GraphError(
                 f"operator {name or 'process'!r}: a KeyedCoProcessFunction needs keys; call key_by(...) on the connected streams"
             )
-        return self._add("process", function, (CoProcessFunction, KeyedCoProcessFunction), name, parallelism, on_error)
+        return self._add("process", function, (CoProcessFunction, KeyedCoProcessFunction), name, parallelism, resources, on_error)
 
     @property
     def _keyed(self) -> bool:
@@ -153,7 +161,14 @@ class ConnectedStreams(Generic[A, B]):
             self._first._env.late_bindings.check(FunctionSpec("map", function), label)
 
     def _add(
-        self, form: str, function: Any, base: type | tuple[type, ...], name: str | None, parallelism: int | None, on_error: OnError | None
+        self,
+        form: str,
+        function: Any,
+        base: type | tuple[type, ...],
+        name: str | None,
+        parallelism: int | None,
+        resources: Resources | None,
+        on_error: OnError | None,
     ) -> DataStream[Any]:
         if not is_a(function, base):
             wanted = " or ".join(cls.__name__ for cls in (base if isinstance(base, tuple) else (base,)))
@@ -161,7 +176,7 @@ class ConnectedStreams(Generic[A, B]):
             raise GraphError(f"operator {name or form!r}: connected streams take {two}a {wanted}, not {function!r}")
         options = {"form": form, "keyed": self._keyed}
         spec = FunctionSpec(form, function)
-        operator = self._first._add_two("co", self._second, name, form, spec, parallelism, on_error, options)
+        operator = self._first._add_two("co", self._second, name, form, spec, parallelism, on_error, options, resources=resources)
         return DataStream(self._first._env, [Edge(operator.id)])
 
 
@@ -171,6 +186,7 @@ def connect_broadcast(
     function: BroadcastProcessFunction[A, B, R] | type[BroadcastProcessFunction[A, B, R]],
     name: str | None,
     parallelism: int | None,
+    resources: Resources | None,
     on_error: OnError | None,
 ) -> DataStream[R]:
     """Run a function on `main` beside `control`, all records of which reach every task.
@@ -183,7 +199,7 @@ def connect_broadcast(
     everywhere = DataStream[B](control._env, control._dealt(Partition("broadcast")))
     spec = FunctionSpec("process", function)
     options = {"keyed": isinstance(main, KeyedStream)}
-    operator = main._add_two("broadcast", everywhere, name, "broadcast", spec, parallelism, on_error, options)
+    operator = main._add_two("broadcast", everywhere, name, "broadcast", spec, parallelism, on_error, options, resources=resources)
     return DataStream(main._env, [Edge(operator.id)])
 
 

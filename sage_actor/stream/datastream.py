@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sage_actor.dataflow.fitting import output_type
@@ -13,21 +13,18 @@ from sage_actor.dataflow.functions import (
     FunctionSpec,
     MapFunction,
     ProcessFunction,
-    SinkFunction,
     check_plain,
     spec_is_async,
 )
 from sage_actor.dataflow.graph import Edge, Partition
-from sage_actor.dataflow.policies import DeadLetter, OnError, parse_policy
-from sage_actor.dataflow.sink import Sink
+from sage_actor.dataflow.policies import DeadLetter, OnError
+from sage_actor.dataflow.resources import Resources
 from sage_actor.errors import GraphError
-from sage_actor.stream.described import DataStreamSink, check_parallelism, check_whole
+from sage_actor.stream.described import check_parallelism, check_whole
 from sage_actor.stream.timed import TimedStream
 
 if TYPE_CHECKING:
     from sage_actor.stream.keyed import KeyedStream
-    from sage_actor.stream.results import Collected
-    from sage_actor.stream.serve import Service, StreamingService
 
 __all__ = ["DataStream"]
 
@@ -41,8 +38,9 @@ Config = Mapping[str, Any]
 class DataStream(TimedStream[T], Generic[T]):
     """A lazy stream of records of type T: what one operator gives, or several united.
 
-    Every step takes ``name=`` (unique in the graph), ``parallelism=``, ``on_error=`` and, for classes, their
-    configuration as one mapping or as keywords. Steps keep the order of records unless they say otherwise.
+    Every step takes ``name=`` (unique in the graph), ``parallelism=``, ``on_error=``, ``resources=`` (what each of its tasks
+    asks for: ``{"num_cpus": 0.5, "num_gpus": 1, "memory": "2gb"}``) and, for classes, their configuration as one mapping or as
+    keywords. Steps keep the order of records unless they say otherwise.
     """
 
     # -- one record at a time -------------------------------------------------------------------------------------
@@ -55,6 +53,7 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         concurrency: int | None = None,
         ordered: bool = True,
@@ -69,12 +68,20 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[R]: ...
     @overload
     def map(
-        self, function: MapFunction[T, R], /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None
+        self,
+        function: MapFunction[T, R],
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        resources: Resources | None = None,
+        on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
     def map(
@@ -84,6 +91,7 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         concurrency: int | None = None,
         ordered: bool = True,
@@ -98,6 +106,7 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]: ...
@@ -109,6 +118,7 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         concurrency: int | None = None,
         ordered: bool = True,
@@ -125,11 +135,13 @@ class DataStream(TimedStream[T], Generic[T]):
         """
         spec = FunctionSpec("map", function, config, keywords)
         if concurrency is not None or timeout is not None or spec_is_async(spec):
-            return self._async(spec, name, parallelism, on_error, concurrency, ordered, timeout)
+            return self._async(spec, name, parallelism, resources, on_error, concurrency, ordered, timeout)
         if spec.flag("batch_processing") or spec.flag("enable_vectorization"):
             batch = FunctionSpec("map_lists", function, config, keywords)
-            return self._step("map_batch", batch, name, parallelism, on_error, vectorized=spec.flag("enable_vectorization"))
-        return self._step("map", spec, name, parallelism, on_error)
+            return self._step(
+                "map_batch", batch, name, parallelism, on_error, resources=resources, vectorized=spec.flag("enable_vectorization")
+            )
+        return self._step("map", spec, name, parallelism, on_error, resources=resources)
 
     def filter(
         self,
@@ -139,12 +151,13 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[T]:
         """Keep the records for which the function answers something true."""
         spec = FunctionSpec("filter", function, config, keywords)
-        return self._step("filter", spec, name, parallelism, on_error, produced=self._produced)
+        return self._step("filter", spec, name, parallelism, on_error, resources=resources, produced=self._produced)
 
     @overload
     def flat_map(
@@ -154,6 +167,7 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
@@ -165,6 +179,7 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[R]: ...
@@ -176,6 +191,7 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]:
@@ -184,7 +200,9 @@ class DataStream(TimedStream[T], Generic[T]):
         The iterable may be endless: it is drained in slices as room downstream allows. With an ``on_error`` other than
         "fail" a record's results are gathered before the first is passed on, so that a failing record gives none.
         """
-        return self._step("flat_map", FunctionSpec("flat_map", function, config, keywords), name, parallelism, on_error)
+        return self._step(
+            "flat_map", FunctionSpec("flat_map", function, config, keywords), name, parallelism, on_error, resources=resources
+        )
 
     # -- batches, calls in flight, processes ------------------------------------------------------------------------
 
@@ -198,6 +216,7 @@ class DataStream(TimedStream[T], Generic[T]):
         vectorized: Literal[False] = False,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
@@ -211,6 +230,7 @@ class DataStream(TimedStream[T], Generic[T]):
         vectorized: bool = False,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]: ...
@@ -224,6 +244,7 @@ class DataStream(TimedStream[T], Generic[T]):
         vectorized: bool = False,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]:
@@ -236,7 +257,7 @@ class DataStream(TimedStream[T], Generic[T]):
         if max_batch is not None:
             check_whole(max_batch, "map_batch", "max_batch")
         spec = FunctionSpec("map_batch", function, config, keywords)
-        return self._step("map_batch", spec, name, parallelism, on_error, vectorized=vectorized, max_batch=max_batch)
+        return self._step("map_batch", spec, name, parallelism, on_error, resources=resources, vectorized=vectorized, max_batch=max_batch)
 
     @overload
     def map_async(
@@ -249,6 +270,7 @@ class DataStream(TimedStream[T], Generic[T]):
         timeout: str | float | None = None,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]: ...
     @overload
@@ -263,6 +285,7 @@ class DataStream(TimedStream[T], Generic[T]):
         timeout: str | float | None = None,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]: ...
@@ -277,6 +300,7 @@ class DataStream(TimedStream[T], Generic[T]):
         timeout: str | float | None = None,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]:
@@ -287,7 +311,7 @@ class DataStream(TimedStream[T], Generic[T]):
         A full operator stops taking input (rule F31): that is the backpressure.
         """
         return self._async(
-            FunctionSpec("map_async", function, config, keywords), name, parallelism, on_error, concurrency, ordered, timeout
+            FunctionSpec("map_async", function, config, keywords), name, parallelism, resources, on_error, concurrency, ordered, timeout
         )
 
     def process(
@@ -298,11 +322,12 @@ class DataStream(TimedStream[T], Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[R]:
         """One record (and, if the function takes two arguments, the `FunctionContext`) in, any number of results out."""
-        return self._step("process", FunctionSpec("process", function, config, keywords), name, parallelism, on_error)
+        return self._step("process", FunctionSpec("process", function, config, keywords), name, parallelism, on_error, resources=resources)
 
     def iterate(
         self,
@@ -314,6 +339,7 @@ class DataStream(TimedStream[T], Generic[T]):
         limit: int = 100_000,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[T]:
         """Apply `step` again and again to each record until ``until(record)`` answers true; then emit it.
@@ -329,7 +355,16 @@ class DataStream(TimedStream[T], Generic[T]):
             raise GraphError(f"iterate takes a plain function as step, but {spec.display!r} is async; await in a map_async before it")
         check_plain(until, "iterate: until")
         return self._step(
-            "iterate", spec, name, parallelism, on_error, produced=self._produced, until=until, max_rounds=max_rounds, limit=limit
+            "iterate",
+            spec,
+            name,
+            parallelism,
+            on_error,
+            resources=resources,
+            produced=self._produced,
+            until=until,
+            max_rounds=max_rounds,
+            limit=limit,
         )
 
     # -- who gets which record ------------------------------------------------------------------------------------
@@ -392,74 +427,6 @@ class DataStream(TimedStream[T], Generic[T]):
             raise GraphError(f"dead_letters: operator {operator.name!r} sets no record aside; give it on_error='dead_letter'")
         return DataStream(self._env, [Edge(operator.id, "dead")])
 
-    # -- ends -----------------------------------------------------------------------------------------------------
-
-    def sink(
-        self,
-        sink: Sink[T] | type[Sink[T]] | SinkFunction[T] | Callable[[T], object] | type[BaseFunction] | BaseFunction,
-        config: Config | None = None,
-        /,
-        *,
-        name: str | None = None,
-        parallelism: int | None = None,
-        on_error: OnError | None = None,
-        **keywords: Any,
-    ) -> DataStreamSink:
-        """End the stream in a `Sink` (batches), a `SinkFunction` or a function (one call per record)."""
-        cls = sink if isinstance(sink, type) else type(sink)
-        if issubclass(cls, Sink):
-            if not isinstance(sink, type) and (config is not None or keywords):
-                raise GraphError(f"sink: a configuration goes with a class, but {cls.__name__} was given as an instance")
-            display = cls.__name__
-            policy = None if on_error is None else parse_policy(on_error, f"sink {name or display!r}")
-            if policy not in (None, "fail") and getattr(policy, "then", None) != "fail":
-                raise GraphError(
-                    f"sink {name or display!r} takes whole batches, so it cannot set single records aside: on_error must be 'fail' or "
-                    f"Retry(...) with then='fail', not {policy!r}; use a function or a SinkFunction for one call per record"
-                )
-            options: dict[str, Any] = {"sink": sink, "config": config, "keywords": keywords, "form": "batches"}
-            return self._end(name, display, None, parallelism, on_error, **options)
-        spec = FunctionSpec("sink", sink, config, keywords)
-        in_owner = sink is print
-        return self._end(name, spec.display, spec, parallelism, on_error, form="print" if in_owner else "records", in_owner=in_owner)
-
-    def print(self, prefix: str = "", *, name: str | None = None) -> DataStreamSink:
-        """Write each record as a line to the standard output of the process that runs the job, in order per task."""
-        return self._end(name, "print", None, None, None, form="print", prefix=prefix, in_owner=True)
-
-    def collect(self, *, name: str | None = None) -> Collected[T]:
-        """Gather all records in the process that submits the job.
-
-        Returns:
-            A sequence that raises `NotFinished` until the job has finished. Order is kept per sending task.
-        """
-        from sage_actor.stream.results import Collected
-
-        results: Collected[T] = Collected()
-        end = self._end(name, "collect", None, None, None, form="collect", results=results, in_owner=True)
-        results.bind(self._env, end.operator)
-        return results
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        """Start a job for this stream and iterate over its records, with backpressure; leaving the loop cancels the job."""
-        return self._env.iterate_stream(self)
-
-    @overload
-    async def serve(self, *, stream: Literal[False] = False, name: str | None = None) -> Service[Any, T]: ...
-    @overload
-    async def serve(self, *, stream: Literal[True], name: str | None = None) -> StreamingService[Any, T]: ...
-    async def serve(self, *, stream: bool = False, name: str | None = None) -> Service[Any, T] | StreamingService[Any, T]:
-        """Start the flow and return a function that sends a request through it.
-
-        ``await service(value, timeout=None)`` gives exactly that request's answer or raises its error. With
-        ``stream=True``, ``service(value)`` is an async iterator over the parts of the answer.
-
-        Raises:
-            GraphError: the flow does not begin with `from_requests`, or has a step that is not one-to-one.
-        """
-        service: Service[Any, T] | StreamingService[Any, T] = await self._env.serve_stream(self, parts=stream, name=name)
-        return service
-
     # -- building blocks ------------------------------------------------------------------------------------------
 
     def _async(
@@ -467,6 +434,7 @@ class DataStream(TimedStream[T], Generic[T]):
         spec: FunctionSpec,
         name: str | None,
         parallelism: int | None,
+        resources: Resources | None,
         on_error: OnError | None,
         concurrency: int | None,
         ordered: bool,
@@ -477,7 +445,17 @@ class DataStream(TimedStream[T], Generic[T]):
         if concurrency is not None:
             check_whole(concurrency, f"{spec.kind} {spec.display!r}", "concurrency")
         seconds = None if timeout is None else parse_duration(timeout)
-        return self._step("map_async", spec, name, parallelism, on_error, concurrency=concurrency or 100, ordered=ordered, timeout=seconds)
+        return self._step(
+            "map_async",
+            spec,
+            name,
+            parallelism,
+            on_error,
+            resources=resources,
+            concurrency=concurrency or 100,
+            ordered=ordered,
+            timeout=seconds,
+        )
 
     def _step(
         self,
@@ -487,10 +465,11 @@ class DataStream(TimedStream[T], Generic[T]):
         parallelism: int | None,
         on_error: OnError | None,
         *,
+        resources: Resources | None = None,
         produced: Any = None,
         **options: Any,
     ) -> DataStream[Any]:
-        operator = self._add(kind, name, spec.display, spec, parallelism, on_error, options)
+        operator = self._add(kind, name, spec.display, spec, parallelism, on_error, options, resources=resources)
         return DataStream(self._env, [Edge(operator.id)], produced=output_type(spec) if produced is None else produced)
 
     flatmap = flat_map

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 from sage_actor.dataflow.fitting import UNKNOWN, check_fit
 from sage_actor.dataflow.functions import FunctionSpec
 from sage_actor.dataflow.graph import Edge, Operator, Partition
+from sage_actor.dataflow.placement import unknown_place
 from sage_actor.dataflow.policies import OnError, parse_policy
+from sage_actor.dataflow.resources import Resources, parse_resources
 from sage_actor.errors import GraphError
 
 if TYPE_CHECKING:
@@ -43,6 +45,19 @@ class Described:
             self._parallelism = parallelism
         else:
             set_operator_parallelism(self._last("set_parallelism"), parallelism)
+        return self
+
+    def place(self, name: str) -> Self:
+        """Run the last operator at a place of the environment (``places=``).
+
+        A step that is given no place runs where the step before it runs if the two are one chain, else on the job's backend.
+
+        Raises:
+            GraphError: the environment has no such place, or there is no last operator (behind key_by, rebalance and the like).
+        """
+        if any(tap.partition.kind != "forward" for tap in self._taps):
+            raise GraphError(f"place({name!r}): key_by, rebalance and the like run nowhere; call it behind the step that follows")
+        place_operator(self._env, self._last("place"), name)
         return self
 
     def on_error(self, policy: OnError) -> Self:
@@ -85,10 +100,11 @@ class Described:
         parallelism: int | None,
         on_error: OnError | None,
         *,
+        resources: Resources | None = None,
         in_owner: bool = False,
         **options: Any,
     ) -> DataStreamSink:
-        operator = self._add("sink", name, default_name, spec, parallelism, on_error, options)
+        operator = self._add("sink", name, default_name, spec, parallelism, on_error, options, resources=resources)
         operator.in_owner = in_owner
         if in_owner:
             operator.parallelism = 1
@@ -103,10 +119,13 @@ class Described:
         parallelism: int | None,
         on_error: OnError | None,
         options: Mapping[str, Any],
+        *,
+        resources: Resources | None = None,
     ) -> Operator:
         graph = self._env.graph
         label = name or default_name
         policy = None if on_error is None else parse_policy(on_error, f"operator {label!r}")
+        asked = parse_resources(resources, f"operator {label!r}")
         if parallelism is not None:
             check_parallelism(parallelism, f"operator {label!r}")
         if spec is not None and len(self._taps) == 1:
@@ -116,6 +135,7 @@ class Described:
         inputs = [Edge(tap.source, tap.port, tap.partition) for tap in self._taps]
         operator = graph.add(kind, name, default_name=default_name, function=spec, inputs=inputs, options=options)
         operator.on_error = policy
+        operator.resources = asked
         operator.parallelism = parallelism if parallelism is not None else self._parallelism
         operator.served = any(graph.operators[tap.source].served for tap in self._taps)
         return operator
@@ -130,11 +150,13 @@ class Described:
         parallelism: int | None,
         on_error: OnError | None,
         options: Mapping[str, Any],
+        *,
+        resources: Resources | None = None,
     ) -> Operator:
         """An operator with two inputs: this stream, and the other."""
         if other._env is not self._env:
             raise GraphError(f"{kind}: the streams belong to two environments ({self._env.name!r} and {other._env.name!r})")
-        operator = self._add(kind, name, default_name, None, parallelism, on_error, options)
+        operator = self._add(kind, name, default_name, None, parallelism, on_error, options, resources=resources)
         operator.function = spec
         operator.inputs.extend(Edge(tap.source, tap.port, tap.partition, 1) for tap in other._taps)
         operator.served = operator.served or any(self._env.graph.operators[tap.source].served for tap in other._taps)
@@ -164,8 +186,20 @@ class DataStreamSink:
         set_operator_parallelism(self.operator, parallelism)
         return self
 
+    def place(self, name: str) -> Self:
+        """Write at a place of the environment (``places=``); without one, see `DataStream.place`."""
+        place_operator(self.env, self.operator, name)
+        return self
+
     def __repr__(self) -> str:
         return f"<DataStreamSink {self.name!r} in {self.env.name!r}>"
+
+
+def place_operator(env: EnvironmentBase, operator: Operator, name: str) -> None:
+    """Refuses a place that the environment does not have."""
+    if name not in env.settings.places:
+        raise GraphError(f"operator {operator.name!r}: {unknown_place(name, env.settings)}")
+    operator.place = name
 
 
 def set_operator_parallelism(operator: Operator, parallelism: int) -> None:

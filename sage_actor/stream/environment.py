@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from sage_actor.dataflow.graph import Edge, Graph, Operator
 from sage_actor.dataflow.late_binding import LateBindings
+from sage_actor.dataflow.resources import Resources, parse_resources
 from sage_actor.dataflow.settings import JobSettings, flatten
 from sage_actor.dataflow.source import Source
 from sage_actor.errors import ConfigError, GraphError, NeverStarted
@@ -19,6 +20,7 @@ from sage_actor.runtime.io import classify_source
 from sage_actor.runtime.job import Job
 from sage_actor.stream.datastream import DataStream
 from sage_actor.stream.described import DataStreamSink, check_parallelism, check_whole
+from sage_actor.stream.scaling import ScalingSettings
 
 if TYPE_CHECKING:
     from sage_actor.stream.serve import Service, StreamingService
@@ -47,13 +49,15 @@ class Defaults:
 defaults = Defaults()
 
 
-class EnvironmentBase:
+class EnvironmentBase(ScalingSettings):
     """Describes a dataflow; subclasses start it.
 
     Args:
         name: the job's name, in errors, metrics and listings; "dataflow" if not given.
         backend: ``local``, ``process``, ``redis://...``; contradicts ``config["backend"]`` only if different.
         parallelism: tasks per operator behind an exchange that sets none itself; 1 if not given.
+        places: further backends by name, for steps with ``.place(name)``: an address each, or a mapping with ``backend``,
+            ``workers`` (how many) and ``resources`` (of each worker).
         config: more settings, nested or with dotted keys; see `JobSettings`.
         resume: go on from the newest complete checkpoint that an earlier run of that name left in ``checkpoint.dir``, if there
             is one.
@@ -69,6 +73,7 @@ class EnvironmentBase:
         *,
         backend: str | None = None,
         parallelism: int | None = None,
+        places: Mapping[str, str | Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
         resume: bool | None = None,
         restore: str | None = None,
@@ -86,6 +91,8 @@ class EnvironmentBase:
             # Jobs without a name cannot be told apart: what one leaves would be resumed by another.
             settings = replace(settings, checkpoint_dir=None)
         self.settings = settings.merged(given)
+        if places is not None:
+            self.settings = with_places(self.settings, given, places)
         if parallelism is not None:
             check_parallelism(parallelism, f"environment {self.name!r}")
             if "parallelism" in given:
@@ -124,6 +131,7 @@ class EnvironmentBase:
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         bounded: bool | None = None,
         **keywords: Any,
     ) -> DataStream[T]: ...
@@ -140,6 +148,7 @@ class EnvironmentBase:
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         bounded: bool | None = None,
         **keywords: Any,
     ) -> DataStream[Any]: ...
@@ -151,6 +160,7 @@ class EnvironmentBase:
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         bounded: bool | None = None,
         **keywords: Any,
     ) -> DataStream[Any]:
@@ -159,7 +169,7 @@ class EnvironmentBase:
         A class is constructed in every task of the source; instances and iterables are read where the job was submitted.
         An async iterable counts as endless unless ``bounded=True``: leaving the environment stops reading it.
         """
-        return self._source(source, config, keywords, name, parallelism, None, bounded)
+        return self._source(source, config, keywords, name, parallelism, None, bounded, resources)
 
     source = from_source
 
@@ -183,6 +193,7 @@ class EnvironmentBase:
         parallelism: int | None,
         label: str | None,
         bounded: bool | None = None,
+        resources: Resources | None = None,
     ) -> DataStream[Any]:
         display, in_owner, ends = classify_source(source, config, keywords)
         if parallelism is not None:
@@ -192,19 +203,15 @@ class EnvironmentBase:
                     f"source {name or display!r} is one object and is read by one task; pass a Source class for parallelism {parallelism}, "
                     "or put rebalance() behind it"
                 )
+        asked = parse_resources(resources, f"source {name or display!r}")
         options = {"source": source, "config": config, "keywords": dict(keywords), "bounded": ends if bounded is None else bounded}
         operator = self.graph.add("source", name, default_name=label or display, options=options)
         operator.in_owner = in_owner
         operator.parallelism = parallelism
+        operator.resources = asked
         return DataStream(self, [Edge(operator.id)])
 
     # -- settings --------------------------------------------------------------------------------------------------
-
-    def set_parallelism(self, parallelism: int) -> Self:
-        """Set the default parallelism of the job."""
-        check_parallelism(parallelism, f"environment {self.name!r}")
-        self.settings = self.settings.merged({"parallelism": parallelism})
-        return self
 
     def explain(self, *, format: Literal["text", "svg"] = "text") -> str:
         """Graph and plan, as a table or as a picture.
@@ -262,12 +269,15 @@ class EnvironmentBase:
         needed = self.graph.upstream(wanted)
         bounded = all(op.bounded for op in self.graph.operators if op.id in needed and op.kind == "source")
         job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop(), backend=self.settings.backend)
-        settings = self.settings
+        settings = self.scaled(self.settings)
+        self.deal_by_partition_key()
         if any(self.graph.operators[number].served for number in needed):
             # Requests are never replayed: a served flow takes no checkpoints, and its failure answers those in flight.
             settings = replace(settings, checkpointing=None, checkpoint_interval=None, checkpoint_every=0, restart_strategy="none")
         resume = self.resume or (defaults.restarted and bool(settings.snapshot_mode))
-        coordinator = Coordinator(job, self.graph, wanted, settings, resume=resume, restore=self.restore)
+        coordinator = Coordinator(
+            job, self.graph, wanted, settings, resume=resume, restore=self.restore, controller=self.parallelism_controller
+        )
         for number in wanted:
             self.started[number] = job
         self.jobs.append(job)
@@ -292,6 +302,17 @@ def same(given: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
     if given[key] != value:
         raise ConfigError(key, f"contradicts the keyword: {given[key]!r} against {value!r}")
     return {}
+
+
+def with_places(settings: JobSettings, given: Mapping[str, Any], places: object) -> JobSettings:
+    """Settings with the places of the keyword, which must not contradict those of the configuration."""
+    if not isinstance(places, Mapping):
+        raise ConfigError("places", f"is a mapping such as {{'heavy': 'process'}}, not {places!r}")
+    merged = settings.merged({"places": cast("Mapping[str, Any]", places)})
+    for name in JobSettings().merged(given).places:
+        if merged.places[name] != settings.places[name]:
+            raise ConfigError(f"places.{name}", "contradicts the keyword places=, which says something else")
+    return merged
 
 
 class Environment(EnvironmentBase):

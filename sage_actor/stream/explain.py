@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sage_actor.dataflow.graph import Edge, Operator
 from sage_actor.dataflow.plan import Chain, Plan, make_plan
+from sage_actor.dataflow.resources import describe_resources, sum_of_resources
 from sage_actor.errors import GraphError
 
 if TYPE_CHECKING:
@@ -26,8 +27,14 @@ def explain(env: EnvironmentBase, format: Literal["text", "svg"]) -> str:
     if format not in ("text", "svg"):
         raise GraphError(f"explain: format must be 'text' or 'svg', not {format!r}")
     ends = [operator.id for operator in (*env.graph.sinks(), *env.graph.loose_ends())]
-    local = env.settings.backend.partition("://")[0] == "local"
-    plan = make_plan(env.graph, ends, env.settings, hosts_in_owner=local)
+    settings = env.settings
+    plan = make_plan(
+        env.graph,
+        ends,
+        settings,
+        hosts_in_owner=is_local(settings.backend),
+        places_in_owner=[name for name, place in settings.places.items() if is_local(place.backend)],
+    )
     return as_text(env, plan) if format == "text" else as_svg(env, plan)
 
 
@@ -36,12 +43,21 @@ def dealt(edge: Edge) -> str:
     return edge.partition.kind if edge.port == "out" else "dead letters" if edge.port == "dead" else "errors"
 
 
-def place(plan: Plan, chain: Chain) -> str:
-    """Where a chain's tasks run."""
+def is_local(address: str) -> bool:
+    """Whether a backend is known to have no workers; nothing is opened to find out."""
+    return address.partition("://")[0] == "local"
+
+
+def where(plan: Plan, chain: Chain) -> str:
+    """Where a chain's tasks run: at which place, on which workers."""
     workers = sorted({task.worker for task in plan.tasks if task.chain == chain.id})
-    if workers == [0]:
-        return "here"
-    return "worker " + ", ".join("here" if number == 0 else str(number) for number in workers)
+    on = "here" if workers == [0] else "worker " + ", ".join(map(str, workers))
+    return on if chain.place is None else f"{chain.place}: {on}"
+
+
+def asked(chain: Chain) -> str:
+    """What each task of a chain asks for; "" if for nothing."""
+    return describe_resources(sum_of_resources(operator.resources for operator in chain.operators))
 
 
 def as_text(env: EnvironmentBase, plan: Plan) -> str:
@@ -51,7 +67,7 @@ def as_text(env: EnvironmentBase, plan: Plan) -> str:
         f"job {env.name!r} on {env.settings.backend}: {len(plan.chains)} chains, {len(plan.tasks)} tasks, {plan.workers} worker processes"
     ]
     for chain in plan.chains:
-        lines.append(f"chain {chain.id}  x{chain.parallelism}  {place(plan, chain)}")
+        lines.append(f"chain {chain.id}  x{chain.parallelism}  {'  '.join(filter(None, (where(plan, chain), asked(chain))))}")
         for operator in chain.operators:
             inputs = ", ".join(f"{names[edge.source]} ({dealt(edge)})" for edge in operator.inputs)
             lines.append(f"  {operator.name:<24} {operator.kind:<10} {'<- ' + inputs if inputs else ''}{policy(operator)}".rstrip())
@@ -75,13 +91,13 @@ def as_svg(env: EnvironmentBase, plan: Plan) -> str:
     columns: dict[int, list[Chain]] = {}
     for chain in plan.chains:
         columns.setdefault(layer[chain.id], []).append(chain)
-    where: dict[int, tuple[int, int, int]] = {}
+    at: dict[int, tuple[int, int, int]] = {}
     height = 0
     for number, column in sorted(columns.items()):
         x, y = PAD + number * (BOX_WIDTH + GAP_X), PAD + 26
         for chain in column:
             tall = ROW * (len(chain.operators) + 1) + 8
-            where[chain.id] = (x, y, tall)
+            at[chain.id] = (x, y, tall)
             y += tall + GAP_Y
         height = max(height, y)
     width = PAD * 2 + len(columns) * BOX_WIDTH + max(len(columns) - 1, 0) * GAP_X
@@ -94,9 +110,9 @@ def as_svg(env: EnvironmentBase, plan: Plan) -> str:
         f'<text x="{PAD}" y="{PAD + 8}" font-weight="600" fill="#0f172a">{escape(env.name)} on {escape(env.settings.backend)}</text>',
     ]
     for chain in plan.chains:
-        x, y, tall = where[chain.id]
+        x, y, tall = at[chain.id]
         for edge in chain.operators[0].inputs:
-            sx, sy, stall = where[chain_of[edge.source].id]
+            sx, sy, stall = at[chain_of[edge.source].id]
             x1, y1, x2, y2 = sx + BOX_WIDTH, sy + stall // 2, x, y + tall // 2
             middle = (x1 + x2) // 2
             parts.append(
@@ -105,7 +121,7 @@ def as_svg(env: EnvironmentBase, plan: Plan) -> str:
                 f"{escape(dealt(edge))}</text>"
             )
         parts.append(f'<rect x="{x}" y="{y}" width="{BOX_WIDTH}" height="{tall}" rx="6" fill="#f8fafc" stroke="#94a3b8"/>')
-        caption = f"×{chain.parallelism} · {place(plan, chain)}"
+        caption = " · ".join(filter(None, (f"×{chain.parallelism}", where(plan, chain), asked(chain))))
         parts.append(f'<text x="{x + 10}" y="{y + 16}" font-size="10" fill="#64748b">{escape(caption)}</text>')
         for i, operator in enumerate(chain.operators):
             name = operator.name if len(operator.name) <= 20 else f"{operator.name[:19]}…"

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 from sage_actor.dataflow.graph import Edge
 from sage_actor.dataflow.output_tag import OutputTag
+from sage_actor.dataflow.resources import Resources
 from sage_actor.dataflow.watermarks import milliseconds
 from sage_actor.dataflow.windows import Session, Sliding, Tumbling
 from sage_actor.errors import GraphError
@@ -41,6 +42,7 @@ def window_join(
     how: JoinKind,
     name: str | None,
     parallelism: int | None,
+    resources: Resources | None,
 ) -> JoinedStream[Any]:
     """All pairs of records of one key in the same window, once event time has reached its end.
 
@@ -61,11 +63,17 @@ def window_join(
     else:
         kind = "join"
         options |= {"size": window.span, "every": window.step, "offset": window.shift}
-    return _joined(kind, left, right, name, "join", parallelism, options)
+    return _joined(kind, left, right, name, "join", parallelism, resources, options)
 
 
 def interval_join(
-    left: KeyedStream[K, T], right: KeyedStream[K, U], lower: str | int, upper: str | int, name: str | None, parallelism: int | None
+    left: KeyedStream[K, T],
+    right: KeyedStream[K, U],
+    lower: str | int,
+    upper: str | int,
+    name: str | None,
+    parallelism: int | None,
+    resources: Resources | None,
 ) -> JoinedStream[tuple[T, U]]:
     """Each left record with the right ones of its key whose time is in [left + lower, left + upper].
 
@@ -78,11 +86,17 @@ def interval_join(
         raise GraphError(f"{place}: lower ({lower!r}) is above upper ({upper!r}), so nothing would ever match")
     if max(abs(bound) for bound in bounds) > LARGEST_BOUND:
         raise GraphError(f"{place}: a bound is at most 2**60 ms, not {lower!r} and {upper!r}")
-    return _joined("interval_join", left, right, name, "interval_join", parallelism, {"lower": bounds[0], "upper": bounds[1]})
+    return _joined("interval_join", left, right, name, "interval_join", parallelism, resources, {"lower": bounds[0], "upper": bounds[1]})
 
 
 def as_of_join(
-    left: KeyedStream[K, T], right: KeyedStream[K, U], within: str | int | None, how: AsOfKind, name: str | None, parallelism: int | None
+    left: KeyedStream[K, T],
+    right: KeyedStream[K, U],
+    within: str | int | None,
+    how: AsOfKind,
+    name: str | None,
+    parallelism: int | None,
+    resources: Resources | None,
 ) -> JoinedStream[Any]:
     """Each left record with the newest right one of its key that is not newer, decided when event time has passed the left one.
 
@@ -95,7 +109,7 @@ def as_of_join(
     reach = None if within is None else milliseconds(within, f"{place}: within")
     if reach is not None and not 0 <= reach <= LARGEST_BOUND:
         raise GraphError(f"{place}: within must lie between 0 and 2**60 ms, not {within!r}")
-    return _joined("as_of_join", left, right, name, "as_of_join", parallelism, {"within": reach, "how": how})
+    return _joined("as_of_join", left, right, name, "as_of_join", parallelism, resources, {"within": reach, "how": how})
 
 
 def _joined(
@@ -105,9 +119,10 @@ def _joined(
     name: str | None,
     default_name: str,
     parallelism: int | None,
+    resources: Resources | None,
     options: dict[str, Any],
 ) -> JoinedStream[Any]:
     if not isinstance(right, KeyedStream):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise GraphError(f"operator {name or default_name!r}: the other stream of a join must be keyed too; call key_by on it before")
-    operator = left._add_two(kind, right, name, default_name, None, parallelism, None, options)
+    operator = left._add_two(kind, right, name, default_name, None, parallelism, None, options, resources=resources)
     return JoinedStream(left._env, [Edge(operator.id)])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from sage_actor.dataflow.functions import AggregateFunction, BaseFunction, FunctionSpec, ProcessFunction, check_plain
 from sage_actor.dataflow.graph import Edge
 from sage_actor.dataflow.policies import OnError
+from sage_actor.dataflow.resources import Resources
 from sage_actor.errors import GraphError
 from sage_actor.stream.datastream import DataStream
 
@@ -37,9 +38,11 @@ class KeyedStream(DataStream[T], Generic[K, T]):
     bounded input ends (and needs one).
     """
 
-    def count(self, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None) -> DataStream[tuple[K, int]]:
+    def count(
+        self, *, emit: Emit = "update", name: str | None = None, parallelism: int | None = None, resources: Resources | None = None
+    ) -> DataStream[tuple[K, int]]:
         """Count the records: ``(key, n)``."""
-        return self._fold("count", None, None, None, emit, name, parallelism, None)
+        return self._fold("count", None, None, None, emit, name, parallelism, resources, None)
 
     def sum(
         self,
@@ -48,10 +51,11 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         emit: Emit = "update",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """Sum the records, or what `value` takes from them: ``(key, total)``. Starts from the first value."""
-        return self._fold("sum", None, None, value, emit, name, parallelism, on_error)
+        return self._fold("sum", None, None, value, emit, name, parallelism, resources, on_error)
 
     def min(
         self,
@@ -60,10 +64,11 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         emit: Emit = "update",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """The smallest value so far: ``(key, least)``; of equal ones the first."""
-        return self._fold("min", None, None, value, emit, name, parallelism, on_error)
+        return self._fold("min", None, None, value, emit, name, parallelism, resources, on_error)
 
     def max(
         self,
@@ -72,10 +77,11 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         emit: Emit = "update",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """The largest value so far: ``(key, greatest)``; of equal ones the first."""
-        return self._fold("max", None, None, value, emit, name, parallelism, on_error)
+        return self._fold("max", None, None, value, emit, name, parallelism, resources, on_error)
 
     def reduce(
         self,
@@ -84,10 +90,11 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         emit: Emit = "update",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[T]:
         """Combine the records of a key: ``function(so_far, record)``; emits the combined record. The first stands for itself."""
-        return self._fold("reduce", function, None, None, emit, name, parallelism, on_error)
+        return self._fold("reduce", function, None, None, emit, name, parallelism, resources, on_error)
 
     def fold(
         self,
@@ -97,6 +104,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         emit: Emit = "update",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, A]]:
         """Fold the records of a key into an accumulator: ``(key, accumulator)``.
@@ -104,7 +112,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         `initial` is called for each new key; a plain value must be immutable (a shared list would leak between keys).
         """
         make: Callable[[], Any] = initial if callable(initial) else constant(initial)
-        return self._fold("fold", function, make, None, emit, name, parallelism, on_error)
+        return self._fold("fold", function, make, None, emit, name, parallelism, resources, on_error)
 
     def aggregate(
         self,
@@ -113,6 +121,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         emit: Emit = "update",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[tuple[K, R]]:
         """Aggregate with an `AggregateFunction`: ``(key, result)``."""
@@ -121,7 +130,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
             raise GraphError(
                 f"aggregate needs an AggregateFunction (create, add, result), not {function!r}; or use fold(initial, function)"
             )
-        return self._fold("aggregate", instance, None, None, emit, name, parallelism, on_error)
+        return self._fold("aggregate", instance, None, None, emit, name, parallelism, resources, on_error)
 
     # -- event time, joins, functions with state ----------------------------------------------------------------------
 
@@ -141,6 +150,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: Literal["inner"] = "inner",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[tuple[T, U]]: ...
     @overload
     def join(
@@ -152,6 +162,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: Literal["left"],
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[tuple[T, U | None]]: ...
     @overload
     def join(
@@ -163,6 +174,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: Literal["right"],
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[tuple[T | None, U]]: ...
     @overload
     def join(
@@ -174,6 +186,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: Literal["outer"],
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[tuple[T | None, U | None]]: ...
     def join(
         self,
@@ -184,19 +197,28 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: JoinKind = "inner",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[Any]:
         """All pairs of records of one key in the same window; None stands for the missing side of an outer join."""
         from sage_actor.stream.joined import window_join
 
-        return window_join(self, other, window, how, name, parallelism)
+        return window_join(self, other, window, how, name, parallelism, resources)
 
     def interval_join(
-        self, other: KeyedStream[K, U], /, *, lower: str | int, upper: str | int, name: str | None = None, parallelism: int | None = None
+        self,
+        other: KeyedStream[K, U],
+        /,
+        *,
+        lower: str | int,
+        upper: str | int,
+        name: str | None = None,
+        parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[tuple[T, U]]:
         """Each record with those of the other stream whose time is in [its own + lower, its own + upper], bounds included (F22)."""
         from sage_actor.stream.joined import interval_join
 
-        return interval_join(self, other, lower, upper, name, parallelism)
+        return interval_join(self, other, lower, upper, name, parallelism, resources)
 
     @overload
     def as_of_join(
@@ -208,6 +230,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: Literal["inner"] = "inner",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[tuple[T, U]]: ...
     @overload
     def as_of_join(
@@ -219,6 +242,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: Literal["left"],
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[tuple[T, U | None]]: ...
     def as_of_join(
         self,
@@ -229,19 +253,27 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         how: AsOfKind = "inner",
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
     ) -> JoinedStream[Any]:
         """Each record with the newest one of the other stream that is not newer than itself: the price as of the order."""
         from sage_actor.stream.joined import as_of_join
 
-        return as_of_join(self, other, within, how, name, parallelism)
+        return as_of_join(self, other, within, how, name, parallelism, resources)
 
     def pattern(
-        self, pattern: Pattern[T], /, *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None
+        self,
+        pattern: Pattern[T],
+        /,
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        resources: Resources | None = None,
+        on_error: OnError | None = None,
     ) -> PatternStream[K, T]:
         """Sequences of events of one key that match a `Pattern` (complex event processing)."""
         from sage_actor.stream.patterns import PatternStream, checked
 
-        operator = self._add("pattern", name, "pattern", None, parallelism, on_error, {"pattern": checked(pattern)})
+        operator = self._add("pattern", name, "pattern", None, parallelism, on_error, {"pattern": checked(pattern)}, resources=resources)
         return PatternStream(self._env, [Edge(operator.id)])
 
     @overload
@@ -253,6 +285,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[R]: ...
@@ -265,6 +298,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[R]: ...
@@ -276,6 +310,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
         **keywords: Any,
     ) -> DataStream[Any]:
@@ -286,9 +321,9 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         from sage_actor.dataflow.process_functions import is_keyed_process
 
         if not is_keyed_process(function):
-            return super().process(function, config, name=name, parallelism=parallelism, on_error=on_error, **keywords)
+            return super().process(function, config, name=name, parallelism=parallelism, resources=resources, on_error=on_error, **keywords)
         spec = FunctionSpec("process", function, config, keywords)
-        return self._step("keyed_process", spec, name, parallelism, on_error)
+        return self._step("keyed_process", spec, name, parallelism, on_error, resources=resources)
 
     def _fold(
         self,
@@ -299,6 +334,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         emit: Emit,
         name: str | None,
         parallelism: int | None,
+        resources: Resources | None,
         on_error: OnError | None,
     ) -> DataStream[Any]:
         if emit not in ("update", "final"):
@@ -308,7 +344,7 @@ class KeyedStream(DataStream[T], Generic[K, T]):
         if selector is not None:
             check_plain(selector, kind)
         options = {"fold": kind, "function": function, "initial": initial, "selector": selector, "emit": emit}
-        operator = self._add("fold", name, kind, None, parallelism, on_error, options)
+        operator = self._add("fold", name, kind, None, parallelism, on_error, options, resources=resources)
         return DataStream(self._env, [Edge(operator.id)])
 
 

@@ -9,6 +9,7 @@ from sage_actor.dataflow.functions import check_plain
 from sage_actor.dataflow.output_tag import OutputTag
 from sage_actor.dataflow.pattern import Pattern
 from sage_actor.dataflow.policies import OnError
+from sage_actor.dataflow.resources import Resources
 from sage_actor.errors import GraphError
 from sage_actor.stream.datastream import DataStream
 
@@ -28,11 +29,12 @@ class PatternStream(DataStream[tuple[K, dict[str, list[T]]]], Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]:
         """What a function of the key and of the events by step makes of each match."""
         check_plain(function, "select")
-        return self.map(Selection(function), name=name, parallelism=parallelism, on_error=on_error)
+        return self.map(Selection(function), name=name, parallelism=parallelism, resources=resources, on_error=on_error)
 
     def timeout_output(self, tag: OutputTag[tuple[K, dict[str, list[T]]]]) -> Self:
         """Put beginnings from which nothing came before `Pattern.within` ended them into a side output, as ``(key, {step name: events})``.

@@ -16,7 +16,7 @@ __all__ = ["pack", "unpack"]
 
 
 def pack(env: EnvironmentBase) -> bytes:
-    """A described dataflow as bytes: graph, name and settings.
+    """A described dataflow as bytes: graph, name, settings, and how its load is spread.
 
     Raises:
         SerializationError: a function or its configuration cannot be pickled; names operator and attribute.
@@ -28,7 +28,7 @@ def pack(env: EnvironmentBase) -> bytes:
                 "its records would be gathered in the process that runs the job; use a sink that writes somewhere",
             )
     try:
-        return dump((env.name, env.settings, env.graph))
+        return dump((env.name, env.settings, env.graph, env.load_balancer, env.parallelism_controller))
     except PICKLING_ERRORS as error:
         raise blame(env.graph.operators, error) from error
 
@@ -37,8 +37,9 @@ def unpack(data: bytes) -> Environment:
     """The async environment that `pack` packed, ready for ``await env.submit()``."""
     from sage_actor.stream.environment import Environment
 
-    name, settings, graph = pickle.loads(data)
+    name, settings, graph, balancer, controller = pickle.loads(data)
     env = Environment(name)
     env.settings = settings
     env.graph = graph
+    env.load_balancer, env.parallelism_controller = balancer, controller
     return env

@@ -9,9 +9,10 @@ from sage_actor.dataflow.functions import check_plain
 from sage_actor.dataflow.graph import Edge
 from sage_actor.dataflow.output_tag import OutputTag
 from sage_actor.dataflow.policies import OnError
+from sage_actor.dataflow.resources import Resources
 from sage_actor.dataflow.watermarks import BoundedDisorder, WatermarkStrategy
 from sage_actor.errors import GraphError
-from sage_actor.stream.described import Described
+from sage_actor.stream.ends import StreamEnds
 
 if TYPE_CHECKING:
     from sage_actor.dataflow.co_functions import BroadcastProcessFunction
@@ -27,7 +28,7 @@ U = TypeVar("U")
 R = TypeVar("R")
 
 
-class TimedStream(Described, Generic[T]):
+class TimedStream(StreamEnds[T], Generic[T]):
     """Part of `DataStream`."""
 
     def assign_timestamps(
@@ -76,12 +77,13 @@ class TimedStream(Described, Generic[T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[R]:
         """Run a function on this stream beside `control`, all records of which reach every task and are kept as broadcast state (F38)."""
         from sage_actor.stream.connected import connect_broadcast
 
-        return connect_broadcast(self._whole(), control, function, name, parallelism, on_error)
+        return connect_broadcast(self._whole(), control, function, name, parallelism, resources, on_error)
 
     def committed(self) -> AsyncIterator[T]:
         """Like ``async for`` over the stream itself, but each record comes with the checkpoint that makes it final: exactly once,
@@ -98,12 +100,6 @@ class TimedStream(Described, Generic[T]):
         """Take a checkpoint of the whole job whenever its sources have read so many records together."""
         self._env.checkpoint_every(records)
         return self._whole()
-
-    def _whole(self) -> DataStream[T]:
-        from sage_actor.stream.datastream import DataStream
-
-        assert isinstance(self, DataStream)
-        return self
 
     def _stream(self, taps: list[Edge], *, produced: Any = None) -> DataStream[Any]:
         from sage_actor.stream.datastream import DataStream

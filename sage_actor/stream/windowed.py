@@ -9,6 +9,7 @@ from sage_actor.dataflow.functions import AggregateFunction, check_plain
 from sage_actor.dataflow.graph import Edge
 from sage_actor.dataflow.output_tag import OutputTag
 from sage_actor.dataflow.policies import OnError
+from sage_actor.dataflow.resources import Resources
 from sage_actor.dataflow.triggers import Trigger
 from sage_actor.dataflow.watermarks import milliseconds
 from sage_actor.dataflow.windows import LARGEST_SPAN, Count, Global, Session, Sliding, TimeSpan, Tumbling, WindowAssigner, WindowResult
@@ -91,9 +92,11 @@ class WindowedStream(Generic[K, T]):
 
     # -- what is computed ------------------------------------------------------------------------------------------
 
-    def count(self, *, name: str | None = None, parallelism: int | None = None) -> DataStream[WindowResult[K, int]]:
+    def count(
+        self, *, name: str | None = None, parallelism: int | None = None, resources: Resources | None = None
+    ) -> DataStream[WindowResult[K, int]]:
         """How many records each window has."""
-        return self._compute("count", name, parallelism, None)
+        return self._compute("count", name, parallelism, resources, None)
 
     def sum(
         self,
@@ -101,10 +104,11 @@ class WindowedStream(Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, R]]:
         """The sum of the records, or of what `value` takes from them, by ``+``. The order in which they are added is not promised."""
-        return self._compute("sum", name, parallelism, on_error, selector=value)
+        return self._compute("sum", name, parallelism, resources, on_error, selector=value)
 
     def min(
         self,
@@ -112,10 +116,11 @@ class WindowedStream(Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, R]]:
         """The smallest record, or the smallest of what `value` takes from them."""
-        return self._compute("min", name, parallelism, on_error, selector=value)
+        return self._compute("min", name, parallelism, resources, on_error, selector=value)
 
     def max(
         self,
@@ -123,10 +128,11 @@ class WindowedStream(Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, R]]:
         """The largest record, or the largest of what `value` takes from them."""
-        return self._compute("max", name, parallelism, on_error, selector=value)
+        return self._compute("max", name, parallelism, resources, on_error, selector=value)
 
     def mean(
         self,
@@ -134,17 +140,26 @@ class WindowedStream(Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, float]]:
         """The arithmetic mean of the records, or of what `value` takes from them."""
-        return self._compute("aggregate", name, parallelism, on_error, function=Mean(), selector=value, default_name="window_mean")
+        return self._compute(
+            "aggregate", name, parallelism, resources, on_error, function=Mean(), selector=value, default_name="window_mean"
+        )
 
     def reduce(
-        self, function: Callable[[T, T], T], *, name: str | None = None, parallelism: int | None = None, on_error: OnError | None = None
+        self,
+        function: Callable[[T, T], T],
+        *,
+        name: str | None = None,
+        parallelism: int | None = None,
+        resources: Resources | None = None,
+        on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, T]]:
         """The records of each window combined: ``function(so_far, record)``. It must be associative: sessions merge."""
         check_plain(function, "reduce")
-        return self._compute("reduce", name, parallelism, on_error, function=function)
+        return self._compute("reduce", name, parallelism, resources, on_error, function=function)
 
     def fold(
         self,
@@ -154,6 +169,7 @@ class WindowedStream(Generic[K, T]):
         merge: Callable[[A, A], A] | None = None,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, A]]:
         """The records of each window folded into an accumulator.
@@ -167,7 +183,7 @@ class WindowedStream(Generic[K, T]):
         if merge is not None:
             check_plain(merge, "fold: merge")
         make: Callable[[], Any] = initial if callable(initial) else constant(initial)
-        return self._compute("fold", name, parallelism, on_error, function=function, initial=make, merge=merge)
+        return self._compute("fold", name, parallelism, resources, on_error, function=function, initial=make, merge=merge)
 
     def aggregate(
         self,
@@ -175,13 +191,14 @@ class WindowedStream(Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, R]]:
         """An `AggregateFunction` over each window. With a method ``merge(a, b)`` sessions need not keep their records."""
         instance = function() if isinstance(function, type) else function
         if not isinstance(instance, AggregateFunction):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise GraphError(f"aggregate needs an AggregateFunction (create, add, result), not {function!r}")
-        return self._compute("aggregate", name, parallelism, on_error, function=instance)
+        return self._compute("aggregate", name, parallelism, resources, on_error, function=instance)
 
     def apply(
         self,
@@ -189,17 +206,19 @@ class WindowedStream(Generic[K, T]):
         *,
         name: str | None = None,
         parallelism: int | None = None,
+        resources: Resources | None = None,
         on_error: OnError | None = None,
     ) -> DataStream[WindowResult[K, R]]:
         """``function(key, window, records)`` over all records of each window, which are kept until then, in order of arrival."""
         check_plain(function, "apply")
-        return self._compute("apply", name, parallelism, on_error, function=function)
+        return self._compute("apply", name, parallelism, resources, on_error, function=function)
 
     def _compute(
         self,
         kind: str,
         name: str | None,
         parallelism: int | None,
+        resources: Resources | None,
         on_error: OnError | None,
         *,
         function: Any = None,
@@ -228,7 +247,14 @@ class WindowedStream(Generic[K, T]):
         }
         stream = self._stream
         operator = stream._add(  # pyright: ignore[reportPrivateUsage]
-            "window", name, default_name or f"window_{kind}", None, 1 if self._whole else parallelism, on_error, options
+            "window",
+            name,
+            default_name or f"window_{kind}",
+            None,
+            1 if self._whole else parallelism,
+            on_error,
+            options,
+            resources=resources,
         )
         return DataStream(stream._env, [Edge(operator.id)])  # pyright: ignore[reportPrivateUsage]
 

@@ -3,6 +3,8 @@ checks that nothing is lost, duplicated or out of order."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,8 +13,10 @@ from typing import Any, Final, cast
 
 import sage_actor as sage
 from sage_actor.dataflow.context import FunctionContext
+from sage_actor.dataflow.load_balancer import STRATEGIES
 from sage_actor.dataflow.process_functions import KeyedContext, KeyedProcessFunction
 from sage_actor.dataflow.source import Source
+from sage_actor.errors import SageError
 from sage_actor.ports import current_clock, current_random
 from sage_actor.testing.simulated_faults import FaultRates, PlannedFault, draw_faults
 from sage_actor.testing.simulated_findings import Finding, examine
@@ -176,9 +180,9 @@ class Oracle:
 
 
 class Course:
-    """How one seed runs: on which backends, how parallel, with which buffers."""
+    """How one seed runs: on which backends, how parallel, with which buffers; and whether it is divided anew while it runs."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, rescaled: bool = False) -> None:
         chance = random.Random(f"course {seed}")
         backend = chance.choice(("local", "simulated", "simulated", "mixed"))
         self.lives = [
@@ -203,6 +207,12 @@ class Course:
             "buffer.records": chance.choice((1, 1, 2, 16, 4096)),
             "batch.records": chance.choice((1, 3, 64, 4096)),
         }
+        self.moves = random.Random(f"moves {seed}") if rescaled else None
+        self.moved = 0
+        if self.moves is not None:
+            self.shuffled = True
+            self.settings["load_balancer.strategy"] = self.moves.choice(STRATEGIES)
+            self.settings["load_balancer.rebalance_interval"] = self.moves.choice((200, 1000))
 
     def begin(self, site: Site) -> None:
         """Open a store, with somebody who watches it."""
@@ -222,8 +232,26 @@ class Course:
             "progression", backend=life.backend, parallelism=life.parallelism, resume=True, config=self.settings
         ) as env:
             collected = self.describe(env, life)
-            await env.execute()
+            job = await env.submit()
+            moving = None if self.moves is None else asyncio.ensure_future(self.move(job, self.moves))
+            try:
+                await job.wait()
+            finally:
+                if moving is not None:
+                    moving.cancel()
+                    await asyncio.wait((moving,))
         self.collected = list(collected)
+
+    async def move(self, job: sage.Job, chance: random.Random) -> None:
+        """Ask for another parallelism now and then. What is refused, or fails together with the job, is asked for again."""
+        while True:
+            await current_clock().sleep(chance.random())
+            named = {chance.choice(("numbers", "failing", "sums", "buckets")): chance.randint(1, 4)}
+            try:
+                await job.rescale(chance.choice((named, chance.randint(1, 4))))
+                self.moved += 1
+            except SageError:
+                continue
 
     def describe(self, env: Any, life: Life) -> Sequence[Any]:
         """The dataflow; answers what it collects in the job's own process."""
@@ -240,20 +268,27 @@ class Course:
         return timers.collect()  # type: ignore[no-any-return]
 
 
-def run_progression(seed: int, faults: Sequence[PlannedFault] | None = None, *, max_steps: int = 1_000_000) -> SimulatedReport:
+def run_progression(
+    seed: int, faults: Sequence[PlannedFault] | None = None, *, rescaled: bool = False, max_steps: int = 1_000_000
+) -> SimulatedReport:
     """One seed, from nothing to the end of the job.
 
     Args:
         seed: decides everything.
         faults: in place of those that follow from the seed.
+        rescaled: change the parallelism all the time, under any load balancer.
         max_steps: callbacks after which the run counts as endless.
 
     Raises:
         AssertionError: something was lost, duplicated or out of order.
     """
-    return run_course(seed, draw_faults(seed, FaultRates()) if faults is None else faults, Course(seed), max_steps=max_steps)
+    planned = draw_faults(seed, FaultRates()) if faults is None else faults
+    course = Course(seed, rescaled=rescaled)
+    report = run_course(seed, planned, course, max_steps=max_steps)
+    report.counts["moves"] += course.moved
+    return report
 
 
-def examine_progression(seed: int) -> SimulatedReport | Finding:
+def examine_progression(seed: int, *, rescaled: bool = False) -> SimulatedReport | Finding:
     """The same, and again with a kill more if nothing has crashed; what is wrong comes back, with the faults that led to it."""
-    return examine(seed, FaultRates(), run_progression)
+    return examine(seed, FaultRates(), functools.partial(run_progression, rescaled=rescaled))

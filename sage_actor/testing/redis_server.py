@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Final, Self
 
 from sage_actor.config.environment import environment
@@ -41,7 +41,12 @@ def redis_server() -> Generator[str, None, None]:
 
 
 class RedisServer:
-    """A server process of our own, as a context manager, for tests that also have to end it in the middle.
+    """A server process of our own, as a context manager, for tests that also have to end it in the middle, or start it again.
+
+        with RedisServer(arguments=("--appendonly", "yes", "--appendfsync", "always")) as server:
+            ...
+            server.kill()
+            server.restart()  # the same port, and what it has saved
 
     It does not outlive the thread that started it, where the system can see to that (``setpriv`` on Linux).
 
@@ -49,10 +54,19 @@ class RedisServer:
         BackendUnavailable: no server is installed here, or it does not start; on entering.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, arguments: Sequence[str] = ()) -> None:
+        """Nothing is started before it is entered.
+
+        Args:
+            arguments: further ones of the command line, such as ``("--requirepass", "secret")``. Unless said there, nothing is saved.
+        """
         self.address = ""
+        self.folder = ""
+        """Where it saves what it saves; removed on the way out."""
+        self._arguments = tuple(arguments)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
 
     @property
     def pid(self) -> int:
@@ -67,13 +81,23 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
 
+    def restart(self) -> None:
+        """Start it again where it was, after `kill`; blocks until it answers. It has what it saved, which is nothing unless asked for.
+
+        Raises:
+            BackendUnavailable: it does not start; somebody else may have its port by now.
+        """
+        if not self._start(_executable(), self._port, self.folder):
+            raise BackendUnavailable("redis", f"the server does not start again on port {self._port}", "use a server of its own")
+
     def __enter__(self) -> Self:
         executable = _executable()
         self._folder = tempfile.TemporaryDirectory(prefix="sage-redis-")
+        self.folder = self._folder.name
         try:
             for _ in range(_ATTEMPTS):
-                port = _free_port()
-                if self._start(executable, port, self._folder.name):
+                port = self._port = _free_port()
+                if self._start(executable, port, self.folder):
                     self.address = f"redis://127.0.0.1:{port}/0"
                     return self
             raise BackendUnavailable("redis", f"{executable} does not answer on any of {_ATTEMPTS} ports", "try to start it by hand")
@@ -99,7 +123,7 @@ class RedisServer:
             [
                 *([setpriv, "--pdeathsig", "KILL"] if setpriv else []),
                 *(executable, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder),
-                *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+                *("--save", "", "--appendonly", "no", "--daemonize", "no", *self._arguments),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -143,6 +167,6 @@ def _answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
             connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
     except OSError:
         return False

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from sage_actor.actor.backend import PATIENCE, Buffer, Endpoint, FrameHandler, LostHandler, WorkerInfo
+from sage_actor.actor.backend import PATIENCE, Buffer, Endpoint, FrameHandler, LostHandler, WorkerInfo, WorkerResources
 from sage_actor.errors import WorkerLost
 from sage_actor.testing.simulated_process import PROCESS, SimulatedProcess
 from sage_actor.testing.simulated_processes import Processes
@@ -50,8 +50,8 @@ class SimulatedBackend:
         self.meddle = meddle
         self.groups: list[SimulatedGroup] = []
 
-    async def start(self, count: int, *, group: str, entry: str) -> SimulatedGroup:
-        """See `Backend.start`."""
+    async def start(self, count: int, *, group: str, entry: str, resources: Sequence[WorkerResources] = ()) -> SimulatedGroup:
+        """See `Backend.start`. Simulated workers have what they ask for."""
         module, _, function = entry.partition(":")
         main: Entry = getattr(importlib.import_module(module), function)
         made = SimulatedGroup(self, PROCESS.get(), count)

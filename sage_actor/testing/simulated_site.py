@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sage_actor import plugins
 from sage_actor._core.frame import DATA, MARKER, decode
 from sage_actor.actor.open_backend import BACKENDS
+from sage_actor.runtime.placed_worker import NUMBER
 from sage_actor.testing.simulated_backend import SimulatedBackend
 from sage_actor.testing.simulated_disk import DiskFaults, SimulatedDisk
 from sage_actor.testing.simulated_faults import COUNTED, PlannedFault
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Site"]
 
 
+MAGIC: Final = b"SGAF"
 _LIMIT: Final = 20.0
 """Virtual seconds after which nothing waits for the planned kills any more."""
 
@@ -130,7 +132,8 @@ class Site:
         return fault
 
     def _meddle(self, frame: bytes) -> Sequence[bytes]:
-        header, _ = decode(frame)
+        # Between two places a worker's number stands before the frame.
+        header, _ = decode(frame if frame.startswith(MAGIC) else memoryview(frame)[NUMBER:])
         if header.kind not in (DATA, MARKER):
             return (frame,)
         place = (header.channel, header.sequence)

@@ -230,10 +230,10 @@ class SimulationLoop(base_events.BaseEventLoop):
         """A simulated process is no more: nothing of it runs from now on, not even the rest of a ``finally``."""
         if process.alive:
             process.alive = False
-            process.parked.clear()
             for task in process.tasks:
                 if not task.done():
                     self._mourn(process, task)
+            process.parked.clear()  # not before: what is parked may be all that still holds a task
 
     def _mourn(self, process: SimulatedProcess, task: asyncio.Task[Any]) -> None:
         """Keep a task that will never go on: a coroutine that is dropped would still run its ``finally``."""

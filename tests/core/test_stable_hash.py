@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -372,6 +373,27 @@ def test_a_split_batch_holds_each_record_once_in_order_at_its_owner(
         assert part.timestamps == ([row * 10 for row in rows] if timed else None)
         assert part.tags == ([f"t{row}" for row in rows] if tagged else None)
         assert part.position == (7 if len(rows) == size else -1)
+
+
+@pytest.mark.rule("F15")
+@given(st.lists(keys, max_size=40), st.lists(st.integers(0, 3), min_size=16, max_size=16))
+@settings(max_examples=200, deadline=None)
+def test_a_table_says_who_owns_a_group_and_every_record_is_counted(many: list[Any], owners: list[int]) -> None:
+    counts = array("Q", [5] * 16)
+    parts = split_by_key(Batch(list(range(len(many))), list(many)), 16, 4, array("H", owners), counts)
+    groups = [key_group(key, 16) for key in many]
+    for task, part in enumerate(parts):
+        assert ([] if part is None else list(part.values)) == [row for row, group in enumerate(groups) if owners[group] == task]
+    assert [count - 5 for count in counts] == [groups.count(group) for group in range(16)]
+
+
+def test_a_table_or_counts_that_do_not_fit_are_refused() -> None:
+    batch = Batch(list(range(64)), list(range(64)))
+    for table, counts in ((array("H", [0] * 15), None), (array("H", [4] * 16), None), (None, array("Q", [0] * 17))):
+        with pytest.raises(SageError):
+            split_by_key(batch, 16, 4, table, counts)
+    with pytest.raises(ValueError, match="mismatch"):
+        split_by_key(batch, 16, 4, array("i", [0] * 16))
 
 
 @pytest.mark.rule("F14a")

@@ -9,16 +9,25 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from courses import run_full_disk, run_zombie
 from damage import missing_part, torn_manifest, torn_part
 from kill_points import POINTS
+from ray_cases import ray_cases
+from redis_cases import redis_cases
 from scenario import Case, Kill, Outcome, run_case
 
 __all__ = ["Entry", "full_disk_in_ram", "suite"]
 
-Entry = tuple[str, Callable[[Path], Outcome]]
-"""A name, and what runs it in a folder that is not there yet."""
+
+class Entry(NamedTuple):
+    """A case by name, the backend that it is about, and what runs it in a folder that is not there yet."""
+
+    name: str
+    backend: str
+    run: Callable[[Path], Outcome]
+
 
 SHAPES = tuple(itertools.product(("local", "process"), ("memory", "rocksdb"), ((1,), (2,), (4,), (2, 3, 1))))
 """Backend, state and parallelism; kill-points take them in turn, so that each meets several."""
@@ -54,6 +63,8 @@ def suite(seed: int) -> Iterator[Entry]:
     yield from of_workers(seed)
     yield from of_sleepers(seed)
     yield from of_harm(seed)
+    yield from (Entry(case.name, case.backend, run) for case, run in redis_cases(seed))
+    yield from (Entry(case.name, case.backend, run) for case, run in ray_cases(seed))
 
 
 def at_points(seed: int) -> Iterator[Entry]:
@@ -91,7 +102,7 @@ def of_sleepers(seed: int) -> Iterator[Entry]:
     )
     for point, passage, backend, state, parallelism, late in courses:
         case = Case(f"asleep {point}{', woken at the end' if late else ''}", backend, state, (parallelism,))
-        yield case.name, partial(run_zombie_in, case, point, passage, late, seed)
+        yield Entry(case.name, backend, partial(run_zombie_in, case, point, passage, late, seed))
 
 
 def run_zombie_in(case: Case, point: str, passage: int, late: bool, seed: int, folder: Path) -> Outcome:
@@ -105,12 +116,12 @@ def of_harm(seed: int) -> Iterator[Entry]:
         name = harm.__name__.replace("_", " ")
         yield entry(Case(name, backend, state, parallelism, [Kill("after the manifest", 4, damage=harm)]), seed)
     case = Case("full disk", "local", "memory", (2,))
-    yield case.name, partial(full_disk_in_ram if can_mount() else full_disk_pretended, case, seed)
+    yield Entry(case.name, case.backend, partial(full_disk_in_ram if can_mount() else full_disk_pretended, case, seed))
 
 
 def entry(case: Case, seed: int) -> Entry:
     """Of a plain case."""
-    return case.name, lambda folder: run_case(case, folder, seed)
+    return Entry(case.name, case.backend, partial(run_case, case, seed=seed))
 
 
 # -- the full disk

@@ -24,6 +24,8 @@ PATIENCE = 120.0
 LOOK = 0.005
 """Seconds between two looks at what a process has written down."""
 MARK = "SAGE_KILL9_RUN"
+RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Of a killed cluster these look for their raylet once a minute; no work is done in them."""
 
 
 def lives_until(process: subprocess.Popen[Any], condition: Callable[[], object], what: str) -> bool:
@@ -50,6 +52,11 @@ def has_ended(pid: int, seconds: float) -> bool:
         os.close(ended)
 
 
+def is_worker(command: bytes) -> bool:
+    """Whether a command line is that of a worker: one of our own processes, or a Ray actor."""
+    return b"worker_boot.py" in command or (command.startswith(b"ray::") and b"IDLE" not in command)
+
+
 @dataclass(slots=True)
 class Process:
     """One process of a run."""
@@ -57,6 +64,10 @@ class Process:
     pid: int
     worker: bool
     asleep: bool
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.pid} ({self.command})"
 
 
 class Run:
@@ -77,6 +88,7 @@ class Run:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "progression.py"), json.dumps(asdict(settings))],
                 env=environment,
+                stdout=stderr,
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,
             )
@@ -134,13 +146,19 @@ class Run:
             except (OSError, IndexError):
                 continue
             if state not in "ZX":
-                found.append(Process(int(entry.name), b"worker_boot.py" in command, state == "T"))
+                words = command.replace(b"\0", b" ").decode(errors="replace")
+                found.append(Process(int(entry.name), is_worker(command), state == "T", words[:100].strip()))
         return sorted(found, key=lambda process: (process.pid != self.process.pid, process.pid))
 
     def until(self, condition: Callable[[], object], what: str) -> bool:
         """Wait until it holds or the owner has ended; answers whether the owner lives."""
         lives_until(self.process, condition, what)
         return self.process.poll() is None
+
+    def process_wait(self, seconds: float) -> None:
+        """So long, or until the owner has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
 
     def has_fallen_asleep(self) -> bool:
         """Whether a process has stopped itself where it was told to."""
@@ -183,11 +201,11 @@ class Run:
                 f"run {self.settings.run} of {self.folder.name} hangs: {self.events()[-1:]}\n{self.said[-2000:]}"
             ) from None
 
-    def wait_alone(self) -> list[int]:
+    def wait_alone(self) -> list[str]:
         """Wait until nothing of the run lives; answers who would not go, and kills them."""
         deadline = time.monotonic() + 15.0
-        while living := self.processes():
+        while living := [process for process in self.processes() if not process.command.startswith(RAYS_OWN)]:
             if not has_ended(living[0].pid, max(0.0, deadline - time.monotonic())):
                 self.signal_all(signal.SIGKILL)
-                return [process.pid for process in living]
+                return list(map(str, living))
         return []

@@ -128,5 +128,6 @@ def leftovers(folder: Path) -> list[str]:
             (rows,) = base.execute(f'SELECT count(*) FROM "{name}"').fetchone()
             if rows:
                 left.append(f"{rows} rows in {name}")
-    left += [f"scratch {path.name}" for path in (folder / "tmp").iterdir()]
+    # Ray keeps the logs of its sessions there, and says so.
+    left += [f"scratch {path.name}" for path in (folder / "tmp").iterdir() if path.name != "ray"]
     return left

@@ -13,7 +13,7 @@ from kill_points import POINTS
 from progression import JOB
 from scenario import Case, Outcome, Scenario
 
-__all__ = ["run_full_disk", "run_zombie"]
+__all__ = ["Zombie", "run_full_disk", "run_zombie", "sleep_and_wake"]
 
 
 def run_zombie(case: Case, folder: Path, point: str, passage: int, *, late: bool, seed: int = 0) -> Outcome:
@@ -30,8 +30,8 @@ def run_zombie(case: Case, folder: Path, point: str, passage: int, *, late: bool
 class Zombie(Scenario):
     """A scenario with a course of its own in place of a list of kills."""
 
-    def __init__(self, case: Case, folder: Path, seed: int, course: Callable[[Scenario], None]) -> None:
-        super().__init__(case, folder, seed)
+    def __init__(self, case: Case, folder: Path, seed: int, course: Callable[[Scenario], None], address: str = "") -> None:
+        super().__init__(case, folder, seed, address)
         self.course = course
 
     def play(self) -> None:

@@ -1,6 +1,6 @@
 """Kill real processes with -9, at named points and at random, and count what is lost, duplicated or out of order.
 
-    python tests/kill9/run.py [NAME ...] [--seed N] [--list] [--keep FOLDER]
+    python tests/kill9/run.py [NAME ...] [--backend NAME] [--seed N] [--list] [--keep FOLDER]
 
 NAME is a part of a case's name; without any, the whole suite runs. Exit status 1 if anything went wrong; what a case that failed left
 behind stays in its folder, which is printed.
@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of names of cases")
+    parser.add_argument("--backend", default="", help="only cases of this backend: local, process, redis, ray")
     parser.add_argument("--seed", type=int, default=7, help="of the random times")
     parser.add_argument("--list", action="store_true", help="name the cases, run none")
     parser.add_argument("--keep", type=Path, default=None, help="where the folders of the cases are made")
@@ -77,8 +78,8 @@ def chosen(entries: list[Entry], names: list[str]) -> list[Entry]:
     """Those of a name, else those whose name has it in it; without names all."""
     found: list[Entry] = []
     for name in names:
-        exact = [entry for entry in entries if entry[0] == name]
-        found += exact or [entry for entry in entries if name in entry[0]]
+        exact = [entry for entry in entries if entry.name == name]
+        found += exact or [entry for entry in entries if name in entry.name]
     return found if names else entries
 
 
@@ -86,20 +87,20 @@ def main() -> int:
     """Answers the exit status."""
     given = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    entries = chosen(list(suite(given.seed)), given.names)
+    entries = chosen([entry for entry in suite(given.seed) if given.backend in ("", entry.backend)], given.names)
     if given.inside:
         folder, answer = given.inside
-        Path(answer).write_bytes(pickle.dumps(entries[0][1](Path(folder))))
+        Path(answer).write_bytes(pickle.dumps(entries[0].run(Path(folder))))
         return 0
     if given.list:
-        print("\n".join(name for name, _ in entries))
+        print("\n".join(entry.name for entry in entries))
         return 0
     place = given.keep or Path(tempfile.mkdtemp(prefix="sage-kill9-"))
     begun = time.monotonic()
     print(line(HEADER), flush=True)
     outcomes: list[Outcome] = []
-    for number, (_, run) in enumerate(entries):
-        outcomes.append(run(place / f"{number:02d}"))
+    for number, entry in enumerate(entries):
+        outcomes.append(entry.run(place / f"{number:02d}"))
         show(outcomes[-1])
     return summary(outcomes, place, time.monotonic() - begun)
 

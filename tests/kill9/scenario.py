@@ -78,8 +78,10 @@ class Outcome:
 class Scenario:
     """Runs a case in a folder of its own."""
 
-    def __init__(self, case: Case, folder: Path, seed: int) -> None:
+    def __init__(self, case: Case, folder: Path, seed: int, address: str = "") -> None:
+        """`address` is that of the backend, where its name is not enough."""
         self.case = case
+        self.address = address
         self.folder = folder
         self.chance = random.Random(seed)
         self.outcome = Outcome(case)
@@ -93,7 +95,7 @@ class Scenario:
         given: dict[str, object] = {
             "folder": str(self.folder),
             "run": number + 1,
-            "backend": case.backend,
+            "backend": self.address or case.backend,
             "state": case.state,
             "parallelism": case.parallelism_of(number),
             "length": case.length,
@@ -225,7 +227,7 @@ class Scenario:
         return self.outcome
 
 
-def run_case(case: Case, folder: Path, seed: int = 0) -> Outcome:
+def run_case(case: Case, folder: Path, seed: int = 0, address: str = "") -> Outcome:
     """The whole case; what went wrong is in the outcome, and then the folder stays."""
     folder.mkdir(parents=True)
-    return Scenario(case, folder, seed)()
+    return Scenario(case, folder, seed, address)()

@@ -94,7 +94,7 @@ class SlowBackend:
     def __init__(self) -> None:
         self.group = Slow()
 
-    async def start(self, count: int, *, group: str, entry: str) -> Any:
+    async def start(self, count: int, *, group: str, entry: str, resources: Sequence[object] = ()) -> Any:
         slow = await self.group.start_group()
         slow.start = self._listen  # type: ignore[attr-defined]
         return slow
@@ -276,3 +276,51 @@ def test_timers_do_not_ring_behind_the_end_of_input() -> None:
 
     assert Counter(Simulation(0).run(lambda: main(True))) == Counter(Simulation(0).run(lambda: main(False)))
     assert not rang
+
+
+class Unanswering:
+    """A backend of which no worker ever answers."""
+
+    name = "unanswering"
+    hosts_in_owner = False
+
+    def __init__(self) -> None:
+        self.starting = asyncio.Event()
+        self.called_off = False
+
+    async def start(self, count: int, **options: object) -> object:
+        self.starting.set()
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            self.called_off = True
+
+
+def unstarted(backend: object) -> Attempt:
+    env = sage.LocalEnvironment("job", backend="process")
+    env.from_collection([1]).rebalance().map(lambda n: n).print()
+    plan = make_plan(env.graph, [op.id for op in env.graph.sinks()], env.settings, hosts_in_owner=False)
+    return Attempt(JobIdentity("job", 1, 1), "job-1", plan, env.settings, backend, SnapshotSetting(), lambda kind, payload: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["end", "fail", "cancel"])
+async def test_workers_that_do_not_come_up_hold_up_no_end(how: str) -> None:
+    backend = Unanswering()
+    attempt = unstarted(backend)
+    async with asyncio.timeout(10):
+        running = asyncio.ensure_future(attempt.run())
+        await backend.starting.wait()
+        if how == "end":
+            attempt.end()
+            await running
+        elif how == "fail":
+            attempt.fail(sage.BackendError("it makes no progress"))
+            with pytest.raises(sage.BackendError, match="no progress"):
+                await running
+        else:
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        assert backend.called_off
+        await attempt.close(patient=False)

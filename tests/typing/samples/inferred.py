@@ -51,6 +51,8 @@ async def chains(env: sage.Environment) -> None:
     assert_type(numbers.map(lambda x: x + 1), sage.DataStream[int])
     assert_type(numbers.map(lambda x: x + 1).map(str).map(len), sage.DataStream[int])
     assert_type(numbers.filter(even), sage.DataStream[int])
+    assert_type(numbers.map(str, resources={"num_cpus": 0.5, "memory": "2gb"}).place("heavy"), sage.DataStream[str])
+    assert_type(numbers.key_by(even).count(resources=sage.WorkerResources(num_cpus=1)).place("heavy"), sage.DataStream[tuple[bool, int]])
     assert_type(numbers.filter(lambda x: x > 1).map(lambda x: x / 2), sage.DataStream[float])
     assert_type(numbers.flat_map(digits), sage.DataStream[str])
     assert_type(numbers.map(look_up), sage.DataStream[str])

@@ -1,0 +1,1 @@
+# nothing is shared in C; the file says so
