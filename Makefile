@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BACKEND ?= local
 PYTEST_ARGS ?=
+PARALLEL ?= 2
 BENCH_ARGS ?=
 SOAK ?= 600
 SEEDS ?= 5000
@@ -26,9 +27,9 @@ demo:  ## a census of this Python's standard library, counted by a dataflow (BAC
 	@$(INSTALL) demo --backend $(BACKEND)
 	@$(RUN) -m sage_actor demo --backend $(BACKEND)
 
-test:  ## the test suite and the doctests
+test:  ## the test suite and the doctests, in PARALLEL=2 processes
 	@$(INSTALL) test
-	@$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not slow" -n $(PARALLEL) --dist loadgroup $(PYTEST_ARGS)
 
 check:  ## what CI runs beside the tests: format, lint, both type checkers, layers, rules
 	@$(INSTALL) check

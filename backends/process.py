@@ -59,11 +59,7 @@ class ProcessBackend:
             try:
                 endpoint = await SocketEndpoint.open(0, own, segments)
             except OSError as error:
-                _close(own)
                 raise BackendUnavailable(self.name, f"no memory to link {count} workers: {error}", "fewer workers may help") from error
-            except BaseException:
-                _close(own)
-                raise
             segments = []
             started.opened(endpoint)
             await started.wait_ready()

@@ -91,7 +91,9 @@ class RayConnection:
             try:
                 job = jobs.get(timeout=None if self._users else _LINGER if self._made_here else 0.0)
             except queue.Empty:
-                self._disconnect()
+                if self._made_here:
+                    self._submit(self._end_unused)  # as any other thing to do: what Ray raises must not end this thread
+                    continue
                 with self._lock:
                     if jobs.empty():
                         self._jobs = None
@@ -140,6 +142,10 @@ class RayConnection:
 
     def _release(self) -> None:
         self._users -= 1
+
+    def _end_unused(self) -> None:
+        if not self._users:
+            self._disconnect()
 
     def _disconnect(self) -> None:
         if self._made_here:

@@ -48,10 +48,9 @@ class RayEndpoint:
 
     def start(self, receive: FrameHandler, lost: LostHandler) -> None:
         """Begin delivering; see `Endpoint.start`."""
-        self._receive = receive
-        for inbound in list(self._inbound.values()):
-            inbound.start(receive)
-        self._loopback.start(receive)
+        if not self._closed:
+            self._deliver_to(receive)
+            self._loopback.start(receive)
         self.losses.start(lost)
 
     def send(self, to: int, parts: Sequence[Buffer]) -> None:
@@ -65,9 +64,7 @@ class RayEndpoint:
             self._loopback.send(parts)
 
     def take(self, content: bytes, bulk: memoryview) -> None:
-        """Take in a parcel, from whatever sender, in whatever order."""
-        if self._closed:
-            return
+        """Take in a parcel, from whatever sender, in whatever order. After closing only a worker's end counts."""
         sender = head_of(content)[1]
         inbound = self._inbound.get(sender)
         if inbound is None:
@@ -82,9 +79,9 @@ class RayEndpoint:
         return 0 if inbound is None else inbound.expected
 
     def fail(self, error: BackendError) -> None:
-        """Frames may be lost: nothing is sent or delivered any more, but for a worker's end to its owner. The first error counts."""
+        """Frames may be lost: nothing is sent or delivered any more, but for a worker's end. The first error counts."""
         if not self._closed:
-            self._close(but=0)
+            self._close()
             self.losses.report(error)
             if self._failed is not None:
                 self._failed(error)
@@ -105,16 +102,26 @@ class RayEndpoint:
         self.losses.close()
         self._close()
 
-    def _close(self, but: int | None = None) -> None:
+    def _close(self) -> None:
         self._closed = True
         self._loopback.close()
+        self._deliver_to(_throw_away)
         for peer, link in self._links.items():
-            if peer != but:
+            if peer != 0:  # the news of a worker's end still goes to the owner
                 link.cut()
+
+    def _deliver_to(self, receive: FrameHandler) -> None:
+        self._receive = receive
+        for inbound in list(self._inbound.values()):
+            inbound.start(receive)
 
     def _tell_end(self, sender: int, news: bytes) -> None:
         if self._ended is not None:
             self._ended(sender, news)
+
+
+def _throw_away(sender: int, frame: memoryview) -> None:
+    """What comes after the end reaches nobody."""
 
 
 def calling_link(endpoint: RayEndpoint, peer: int, handle: WorkerHandle) -> RayLink:

@@ -59,7 +59,7 @@ class RedisEndpoint:
         self._reader: RedisReader | None = None
         self._first: RedisLine | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._early: list[Callable[[], None]] = []
+        self._early: list[tuple[int, Callable[[], None]]] = []
         self._ended = False
 
     async def open(self) -> None:
@@ -96,8 +96,8 @@ class RedisEndpoint:
         self.losses.start(lost)
         if self._keys.count and not self._ended:
             self._reader = reader = RedisReader(self._keys, self.worker, self._writer, receive)
-            for callback in self._early:
-                reader.after_last_frame(callback)
+            for waiting in self._early:
+                reader.after_last_frame(*waiting)
             self._start_task("read", reader.run, None, Outage(self._patience))
 
     def send(self, to: int, parts: Sequence[Buffer]) -> None:
@@ -133,9 +133,9 @@ class RedisEndpoint:
     def after_last_frame(self, worker: int, callback: Callable[[], None]) -> None:
         """Call back once everything that an ended worker managed to send has been delivered."""
         if self._reader is None:
-            self._early.append(callback)
+            self._early.append((worker, callback))
         else:
-            self._reader.after_last_frame(callback)
+            self._reader.after_last_frame(worker, callback)
 
     def _start_task(self, name: str, work: _Work, line: RedisLine | None, outage: Outage) -> None:
         task = self._loop.create_task(self._keep_up(work, line, outage), name=f"redis-{name}-{self.worker}")

@@ -68,13 +68,16 @@ class Leasing:
             await line.connect()
             while True:
                 agents, generation = await read_agents(line, self._trust)
-                usable = self.usable(agents)
+                late = system_clock.monotonic() >= deadline
+                # One that is not connected is back, or not seen any more, by one of the next looks.
+                allowed = self.usable(agents)
+                usable = [agent for agent in allowed if agent.connected or late]
                 with contextlib.suppress(Overtaken):
                     if await self._try(line, usable, generation, assignments, leased):
                         return
                     faults = [fault for agent in agents if self._meant(agent) and (fault := self._fault(agent.info))]
-                    lacking = _lacking(usable, assignments)
-                    if system_clock.monotonic() >= deadline or (faults and not usable) or lacking:
+                    lacking = _lacking(allowed, assignments)
+                    if late or (faults and not allowed) or lacking:
                         raise self._shortage(usable, [*faults, *lacking], len(assignments))
                     if not told:
                         told = True

@@ -134,12 +134,18 @@ class Outbound:
             self._doubts = 0
         self._sent = max(self._sent, self._taken)
 
-    def found(self, entries: int) -> bool:
-        """Take note of how many entries the stream holds while none are taken; answers whether everything was rewound.
+    @property
+    def sent(self) -> int:
+        """How many entries were sent, ever."""
+        return self._sent
 
-        Fewer than were sent, seen twice in a row, means that somebody (an eviction, a FLUSHALL) has removed them.
+    def found(self, entries: int, sent: int) -> bool:
+        """Take note of how many entries the stream held when `sent` was so much; answers whether everything was rewound.
+
+        Fewer than were sent and not taken, seen twice in a row while none are taken, means that somebody (an eviction, a
+        FLUSHALL) has removed them.
         """
-        self._doubts = self._doubts + 1 if entries < self._sent - self._taken else 0
+        self._doubts = self._doubts + 1 if entries < sent - self._taken else 0
         if self._doubts < _DOUBTS:
             return False
         self.rewind()

@@ -27,20 +27,21 @@ class RedisReader:
     """Receives what the others have for one worker."""
 
     def __init__(self, keys: RedisKeys, worker: int, writer: RedisWriter, receive: FrameHandler) -> None:
-        links = (Inbound(keys, peer, worker, functools.partial(receive, peer)) for peer in keys.peers(worker))
-        self._inbound = {link.key.encode(): link for link in links}
+        links = {peer: Inbound(keys, peer, worker, functools.partial(receive, peer)) for peer in keys.peers(worker)}
+        self._keys = {peer: link.key.encode() for peer, link in links.items()}
+        self._inbound = {link.key.encode(): link for link in links.values()}
         self._writer = writer
         self._entries = _ENTRIES
         self._told = self._looked = system_clock.monotonic()
         self._round = 0
-        self._after_round: list[tuple[int, Callable[[], None]]] = []
+        self._after_round: list[tuple[int, bytes, Callable[[], None]]] = []
 
-    def after_last_frame(self, callback: Callable[[], None]) -> None:
-        """Call back once everything that is in the streams now has been delivered.
+    def after_last_frame(self, worker: int, callback: Callable[[], None]) -> None:
+        """Call back once everything from a worker that is in its stream now has been delivered.
 
-        The read that is on its way may have begun before it was written; the one after it has not.
+        The read that is on its way may have begun before it was written; the one after it has not, but may not have taken all.
         """
-        self._after_round.append((self._round + 2, callback))
+        self._after_round.append((self._round + 2, self._keys[worker], callback))
 
     async def run(self, line: RedisLine, outage: Outage) -> None:
         """Receive over this line for as long as it holds.
@@ -54,17 +55,19 @@ class RedisReader:
         # After an outage one entry at a time, then more and more: a slow way must get something through in time.
         self._entries = 1 if outage.lasts else _ENTRIES
         while True:
-            await self._read(line)
+            holding = await self._read(line)
             outage.over()
             self._entries = min(self._entries * 2, _ENTRIES)
             self._round += 1
-            if self._after_round:
-                due = [callback for at, callback in self._after_round if at <= self._round]
-                self._after_round = [waiting for waiting in self._after_round if waiting[0] > self._round]
-                for callback in due:
+            waiting, self._after_round = self._after_round, []
+            for at, key, callback in waiting:
+                if at <= self._round and key not in holding:
                     callback()
+                else:
+                    self._after_round.append((at, key, callback))
 
-    async def _read(self, line: RedisLine) -> None:
+    async def _read(self, line: RedisLine) -> set[bytes]:
+        """One read; the streams that may hold more than was taken."""
         inbound = self._inbound
         removals = [command for link in inbound.values() for command in link.removal()]
         now = system_clock.monotonic()
@@ -74,14 +77,14 @@ class RedisReader:
             self._told = now
             said = [link for link in inbound.values() if link.acknowledgement()]
             asked = [outbound for outbound in self._writer.outbound.values() if outbound.keeps]
-        looked = asked if asked and now - self._looked >= _LOOK else []
+        looked = [(outbound, outbound.sent) for outbound in asked] if now - self._looked >= _LOOK else []
         if looked:
             self._looked = now
         commands: list[Command] = [
             *removals,
             *(command for link in said for command in link.acknowledgement()),
             *([("MGET", *(outbound.acknowledgement for outbound in asked))] if asked else []),
-            *(("XLEN", outbound.key) for outbound in looked),
+            *(("XLEN", outbound.key) for outbound, _ in looked),
             ("XREAD", "COUNT", self._entries, "BLOCK", _BLOCK_MS, "STREAMS", *inbound, *["0-0"] * len(inbound)),
         ]
         replies = await line.exchange(commands)
@@ -91,11 +94,15 @@ class RedisReader:
         if asked:
             for outbound, acknowledgement in zip(asked, cast("list[bytes | None]", replies[last]), strict=True):
                 outbound.heard(acknowledgement)
-        for outbound, entries in zip(looked, replies[len(replies) - 1 - len(looked) : -1], strict=True):
-            if outbound.found(cast("int", entries)):
+        for (outbound, sent), entries in zip(looked, replies[len(replies) - 1 - len(looked) : -1], strict=True):
+            if outbound.found(cast("int", entries), sent):
                 self._writer.wake()
+        holding: set[bytes] = set()
         for key, entries in cast("list[tuple[bytes, list[list[object]]]]", replies[-1] or ()):
             inbound[key].take(entries)
+            if len(entries) >= self._entries:
+                holding.add(key)
+        return holding
 
     @staticmethod
     def _check(line: RedisLine, commands: Sequence[Command], replies: Sequence[object]) -> None:

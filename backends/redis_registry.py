@@ -138,9 +138,14 @@ def _amounts(value: object) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One agent, and what it has given away."""
+    """One agent, and what it has given away.
+
+    Attributes:
+        connected: it listens; one that does not was killed a moment ago, or is on its way back after an outage.
+    """
 
     info: AgentInfo
+    connected: bool
     leased: Sequence[WorkerResources] = field(default_factory=tuple[WorkerResources, ...])
 
     def whole(self) -> Room:
@@ -163,7 +168,7 @@ class Agent:
 async def read_agents(line: RedisLine, trust: Trust | None) -> tuple[list[Agent], bytes]:
     """Every living agent, by name, and the generation of leases that this shows. Forgets those that have long died.
 
-    One that was killed moments ago still has its record; nobody should start a worker there.
+    One that was killed moments ago still has its record, and is not `connected`.
 
     Args:
         trust: decides whose offers are trusted; None trusts nobody's.
@@ -182,8 +187,9 @@ async def read_agents(line: RedisLine, trust: Trust | None) -> tuple[list[Agent]
     dead: list[str] = []
     for at, identity in enumerate(ids):
         fields, remaining, leases = _pairs(replies[3 * at + 1]), cast("int", replies[3 * at + 2]), _pairs(replies[3 * at + 3])
-        agent = _agent(identity, remaining, fields, leases, trust) if fields else None
-        if agent is not None and may_live(agent.info.heard, connected=bool(listeners[2 * at + 1])):
+        connected = bool(listeners[2 * at + 1])
+        agent = _agent(identity, remaining, fields, leases, trust, connected=connected) if fields else None
+        if agent is not None and may_live(agent.info.heard, connected=connected):
             agents.append(agent)
         elif not fields:
             dead.append(identity)
@@ -204,7 +210,7 @@ def printable(text: object) -> str:
 
 
 def _agent(
-    identity: str, remaining: int, fields: Mapping[bytes, bytes], leases: Mapping[bytes, bytes], trust: Trust | None
+    identity: str, remaining: int, fields: Mapping[bytes, bytes], leases: Mapping[bytes, bytes], trust: Trust | None, *, connected: bool
 ) -> Agent | None:
     sealed = fields.get(b"offer", b"")
     trusted = trust is not None and trust.unseal(offer_place(identity), sealed) is not None
@@ -232,7 +238,7 @@ def _agent(
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None  # another program's key, or a much older version's
-    return Agent(info, [_leased(sealed) for sealed in leases.values()])
+    return Agent(info, connected, [_leased(sealed) for sealed in leases.values()])
 
 
 def _group(name: str) -> str:

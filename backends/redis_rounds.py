@@ -16,6 +16,8 @@ __all__ = ["Life", "RedisRounds", "may_live"]
 
 _PERIOD: Final = 0.5
 _AGAIN: Final = 0.2  # seconds before the channel is listened to anew
+_CALL: Final = 20.0  # seconds between two rings for ourselves
+_DEAF: Final = 3  # of them that may be missed: a way that forgets idle connections (NAT) tells neither end
 _STEP: Final = 0.75  # seconds that count at most between two looks: one that comes late was not looking
 _SILENCE: Final = 5.0
 _CUT_OFF: Final = 1.5
@@ -72,6 +74,7 @@ class RedisRounds:
         broken: Callable[[BackendUnavailable], None],
         away: Callable[[BackendUnavailable | None], None] | None = None,
         patience: float,
+        call: float = _CALL,
     ) -> None:
         """Nothing is connected before `open`.
 
@@ -79,6 +82,7 @@ class RedisRounds:
             ask: the commands of the next round, at least one.
             answer: gets the replies to them, in order; if it raises, that ends the rounds.
             broken: called once when the server was away for longer than `patience`, or refuses us; there are no rounds after that.
+            call: seconds between two rings for ourselves, which show that we hear.
             away: called with the reason when an outage begins, and with None when it is over.
         """
         self._address = address
@@ -88,6 +92,8 @@ class RedisRounds:
         self._broken = broken
         self._away = away
         self._patience = patience
+        self._call = call
+        self._next_call = 0.0
         self._line = RedisLine(address)
         self._due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -135,7 +141,13 @@ class RedisRounds:
             self._broken(BackendUnavailable(shown(self._address), reason, "is this a Redis server?"))
 
     async def _round(self) -> None:
-        self._answer(await self._line.call(self._ask()))
+        commands = list(self._ask())
+        asked = len(commands)
+        now = system_clock.monotonic()
+        if now >= self._next_call:
+            self._next_call = now + self._call
+            commands.append(("PUBLISH", self._channel, ""))
+        self._answer((await self._line.call(commands))[:asked])
 
     async def _run(self) -> None:
         outage = Outage(self._patience)
@@ -165,9 +177,11 @@ class RedisRounds:
     async def _listen(self, bell: RedisLine) -> None:
         try:
             while True:
-                with contextlib.suppress(BackendUnavailable):  # the rounds judge an outage; without the bell they are only slower
+                # The rounds judge an outage; without the bell they are only slower.
+                with contextlib.suppress(BackendUnavailable, TimeoutError):
                     while True:
-                        await bell.receive()
+                        async with asyncio.timeout(_DEAF * self._call):
+                            await bell.receive()
                         self.ring()
                 await bell.aclose()
                 await system_clock.sleep(_AGAIN)

@@ -38,10 +38,12 @@ class SegmentBorrower:
             slot, length, start, size = REFERENCE.unpack(reference)
         except struct.error as error:
             raise FrameError(f"a damaged reference to a frame from worker {self._lender}: {error}") from error
-        if not (slot < SLOTS and length <= SPAN and start + size <= length):
+        if not (slot < SLOTS and 0 < length <= SPAN and start + size <= length):
             raise FrameError(f"a damaged reference to a frame from worker {self._lender}: bytes {start} to {start + size} of {length}")
         memory = self._mapped.get(slot)
         if memory is None or memory.size != length:
+            if offset_of(slot) + length > os.fstat(self._descriptor).st_size:  # to look behind the end would be a fatal signal
+                raise FrameError(f"a damaged reference to a frame from worker {self._lender}: nothing was ever lent in slot {slot}")
             try:
                 memory = self._mapped[slot] = Mapping(self._descriptor, offset_of(slot), length)
             except OSError:

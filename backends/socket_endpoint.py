@@ -61,8 +61,11 @@ class SocketEndpoint:
                 borrower = SegmentBorrower(peer, segments[peer]) if segments else None
                 endpoint._links[peer] = await open_link(peer, end, lender, borrower, endpoint._broken)
         except BaseException:
-            for link in endpoint._links.values():
-                link.abort()
+            for peer, end in ends.items():
+                if peer in endpoint._links:
+                    endpoint._links[peer].abort()
+                else:
+                    end.close()
             raise
         endpoint._segments = list(segments)
         return endpoint

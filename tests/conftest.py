@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -201,8 +202,22 @@ def task_leftovers(before: set[int]) -> list[str]:
 # -- hooks ------------------------------------------------------------------------------------------------------------
 
 
+# Tests of these files start a Ray cluster or join the one that they find on the machine: two processes of tests would meet in one.
+WITH_RAY = ("test_ray.py", "test_ray_connection.py", "test_same_results.py", "test_programs.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (``-n 2 --dist loadgroup``), a file stays in one, and so does Ray."""
+    for item in items:
+        group = "ray" if item.path.name in WITH_RAY else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_sessionstart() -> None:
     os.environ[TAG] = uuid.uuid4().hex  # inherited by every process that a test starts, at any depth
+    # Imported where the first job is described, which on a crowded machine would count against whichever test comes first.
+    importlib.import_module("sage_actor.stream.environment")
     watch.install()
 
 

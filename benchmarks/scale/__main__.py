@@ -50,7 +50,7 @@ def compare(costs: Costs, cores: int) -> None:
         seen = asyncio.run(see(n))
         share = min(1.0, cores / n)
         load = min(0.95, seen.rate * exchange(costs, Cluster(n, batch=500)).record / share)
-        said = checkpoints(costs, Cluster(n, batch=500, load=load, cores_a_worker=share), seed=1)
+        said = checkpoints(costs, Cluster(n, batch=500, load=load, cores_a_worker=share, workers_a_disk=n), seed=1)
         rows.append((str(n), str(seen.checkpoints), seconds(seen.seconds), seconds(said.whole[0]), seconds(said.whole[1])))
     table("real jobs on this machine, and the model: one checkpoint", ("workers", "taken", "real, mean", "model, median", "worst"), rows)
 

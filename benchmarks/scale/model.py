@@ -26,7 +26,8 @@ HICCUP = (0.002, 0.05)
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """So many workers, and what they run with. `load` is the share of its capacity that each works at."""
+    """So many workers, and what they run with. `load` is the share of its capacity that each works at; `workers_a_disk` write their
+    parts to the same disk, which makes one after the other durable."""
 
     workers: int
     batch: int = 4096
@@ -36,6 +37,7 @@ class Cluster:
     keys_a_worker: int = 100_000
     changed: float = 0.1
     interval: float = 10.0
+    workers_a_disk: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,8 @@ def checkpoints(costs: Costs, cluster: Cluster, *, seed: int, times: int = 30) -
         reported = completions(np.sort(aligned + costs.hop), costs.report)
         spreads.append(float(leaves[:, -1].max()))
         alignments.append(float(aligned.max() - begun.min()))
-        # Every worker makes its part durable by itself, then the owner the manifest.
-        wholes.append(float(reported[-1]) + 2 * costs.durable)
+        # The parts of the two tasks of each worker, one after the other on each disk, then the owner's manifest.
+        wholes.append(float(reported[-1]) + (2 * min(n, cluster.workers_a_disk) + 1) * costs.durable)
     nbytes = n * cluster.keys_a_worker * cluster.changed * costs.changed_key + 2 * n * costs.manifest_part
     full = n * cluster.buffer * (costs.record + costs.record_on_wire) / core
     return Checkpoint(span(spreads), span(alignments), span(wholes), nbytes / cluster.interval, full)

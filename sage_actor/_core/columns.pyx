@@ -13,7 +13,8 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
-from libc.stdint cimport INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, INT8_MAX, INT8_MIN, int16_t, int32_t, int64_t, int8_t, uint32_t, uint8_t
+from libc.stdint cimport INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, INT8_MAX, INT8_MIN
+from libc.stdint cimport int16_t, int32_t, int64_t, int8_t, uint16_t, uint32_t, uint8_t
 from libc.string cimport memcpy
 
 from sage_actor.errors import FrameError
@@ -283,6 +284,26 @@ cdef list unpack_numbers(const char* at, Py_ssize_t count, uint8_t kind):
     return column
 
 
+cdef bint is_right_width(PyObject* text, Py_ssize_t length, int width) noexcept:
+    """Whether a str has the form that its characters ask for: Python relies on there being one form of each."""
+    cdef const void* data = PyUnicode_DATA(text)
+    cdef Py_UCS4 most = 0, one
+    cdef Py_ssize_t index
+    if width <= 1:
+        for index in range(length):
+            one = (<const uint8_t*> data)[index]
+            most = one if one > most else most
+    elif width == 2:
+        for index in range(length):
+            one = (<const uint16_t*> data)[index]
+            most = one if one > most else most
+    else:
+        for index in range(length):
+            one = (<const Py_UCS4*> data)[index]
+            most = one if one > most else most
+    return most <= MOST[width] and (width == 0 or most > MOST[width - 1])
+
+
 cdef list unpack_texts(const char* heads, Py_ssize_t count, const char* end):
     cdef list column = [None] * count
     cdef const char* at = heads + 4 * count
@@ -298,6 +319,8 @@ cdef list unpack_texts(const char* heads, Py_ssize_t count, const char* end):
         item = PyUnicode_New(length, MOST[head & 3])
         if size:
             memcpy(PyUnicode_DATA(<PyObject*> item), at, size)
+        if not is_right_width(<PyObject*> item, length, head & 3):
+            raise FrameError(f"text {index} of {count} is not made of the characters that it says")
         column[index] = item
         at += size
     if at != end:

@@ -406,6 +406,7 @@ class Lifecycle(Attachments):
         if self.passivation is not None:
             self.passivation.cancel()
         self.cell.ended()
+        self.arguments = ()  # refs outlive it
         self._siblings().remove(self.name, self)
         self.system.forget(self)
         if self._deathwatch is not None:

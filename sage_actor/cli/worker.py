@@ -90,7 +90,8 @@ async def _serve(backend: AgentBackend, offer: AgentOffer) -> None:
 
 
 def _note(line: str) -> None:
-    with contextlib.suppress(OSError):  # whoever read our output has gone; the workers go on
+    # Whoever read our output has gone, or it cannot show the letters of a job's name; the workers go on.
+    with contextlib.suppress(OSError, ValueError):
         print(line, flush=True)
 
 

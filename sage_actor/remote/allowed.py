@@ -110,7 +110,7 @@ class AllowList:
             return [_encode(self._pack(value, buffers)), *buffers]
         except SerializationError as error:
             raise SerializationError(f"{what}: {error.what}", error.reason, error.hint) from None
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise SerializationError(what, str(error)) from error
 
     def _pack(self, value: Any, buffers: list[Buffer]) -> object:

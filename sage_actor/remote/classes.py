@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import cloudpickle
 
+from sage_actor.actor.lifecycle import describe
 from sage_actor.errors import SerializationError
 
 __all__ = ["BytesPickler", "ClassTable", "Reduced", "UndefinedClass"]
@@ -44,6 +45,8 @@ class ClassTable:
         self.reduce_other = reduce_other
         self._numbers: dict[type, int] = {}
         self._classes: dict[int, type] = {}
+        self._missing: dict[int, str] = {}
+        self._lost: set[int] = set()
         self._importable: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
     def importable(self, cls: type) -> bool:
@@ -74,11 +77,21 @@ class ClassTable:
 
         Raises:
             UndefinedClass: its definition has not come yet.
+            SerializationError: it never will, or could not be read here.
         """
         try:
             return self._classes[number]
         except KeyError:
+            missing = self._missing.get(number)
+            if missing is None and number >> 32 in self._lost:
+                missing = "it was lost with the worker that defined it"
+            if missing is not None:
+                raise SerializationError("a class that cannot be imported", missing, "") from None
             raise UndefinedClass(number) from None
+
+    def lost(self, worker: int) -> None:
+        """No further definition comes from there."""
+        self._lost.add(worker)
 
     def take(self, numbers: list[int], data: bytes) -> None:
         """Classes that another process has defined.
@@ -86,7 +99,14 @@ class ClassTable:
         Raises:
             UndefinedClass: one of them needs a class whose definition has not come yet.
         """
-        for number, cls in zip(numbers, cast("list[type]", pickle.loads(data)), strict=True):
+        try:
+            classes = cast("list[type]", pickle.loads(data))
+        except UndefinedClass:
+            raise
+        except Exception as error:  # noqa: BLE001 - what user classes are made of, while it is rebuilt; whatever names one of them is refused
+            self._missing.update(dict.fromkeys(numbers, f"its definition could not be read here: {describe(error)}"))
+            return
+        for number, cls in zip(numbers, classes, strict=True):
             if "__sage_handlers__" in cls.__dict__:
                 delattr(cls, "__sage_handlers__")  # of the process that it comes from
             self._register(number, cls)

@@ -164,10 +164,10 @@ class Stopped(msgspec.Struct, array_like=True, tag=17):
 
 
 class Lost(msgspec.Struct, array_like=True, tag=18):
-    """From the owner: a worker is gone, and why."""
+    """From the owner: a worker is gone, or no longer trusted. Payload: the error."""
 
     worker: int
-    words: str
+    form: int
 
 
 class Demand(msgspec.Struct, array_like=True, tag=19):

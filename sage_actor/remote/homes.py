@@ -7,10 +7,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sage_actor._core.actor_cell import current_request_variable
-from sage_actor._core.reply import Request
+from sage_actor._core.reply import Call, Request
 from sage_actor.actor.lifecycle import describe
 from sage_actor.errors import ActorError, ActorStopped, BadCall, MailboxFull
 from sage_actor.remote.classes import UndefinedClass
@@ -76,10 +77,11 @@ class Homes:
         if home is None:
             self._last += 1
             home = Home(self._last, lifecycle)
+            self._of_lifecycle[lifecycle] = home
             if lifecycle.cell.state_name == "stopped":
                 self._keep_ended(home)
                 return home.number
-            self._of_lifecycle[lifecycle] = self._of_number[home.number] = home
+            self._of_number[home.number] = home
             lifecycle.deathwatch.call(partial(self._actor_ended, home))
         return home.number
 
@@ -113,16 +115,27 @@ class Homes:
             inlet = home.inlets[sender] = Inlet(self._node, sender, home)
         inlet.take(head, payload, nbytes)
 
-    def stop(self, sender: int, number: int, stop: Callable[[Lifecycle], object], *, drain: bool) -> None:
-        """End an actor for somebody elsewhere: when draining, behind what that one has sent before."""
+    def stop(self, sender: int, number: int, stop: Callable[[Lifecycle], object], *, drain: bool, limit: float) -> None:
+        """End an actor for somebody elsewhere: when draining, behind what that one has sent before, for which it has `limit` seconds."""
         home = self._of_number.get(number)
         if home is None:
             return
+
+        def begin() -> None:
+            if home.lifecycle.cell.state_name != "stopped":
+                stop(home.lifecycle)
+
         inlet = home.inlets.get(sender)
-        if inlet is not None and drain:
-            inlet.then(lambda: stop(home.lifecycle))
-        else:
-            stop(home.lifecycle)
+        if inlet is None or not drain or inlet.pumping is None:
+            begin()
+            return
+        alarm = self._node.system.clock.call_later(limit, begin)
+
+        def in_turn() -> None:
+            alarm.cancel()
+            begin()
+
+        inlet.then(in_turn)
 
     async def delivered(self, limit: float) -> None:
         """Return when what has come stands in the mailboxes, or after `limit` seconds."""
@@ -150,7 +163,6 @@ class Homes:
             self.serving.popitem()[1].cancel()
 
     def _actor_ended(self, home: Home, ended: Terminated) -> None:
-        self._of_lifecycle.pop(home.lifecycle, None)
         self._of_number.pop(home.number, None)
         self._keep_ended(home)
         watchers, home.watchers = home.watchers, {}
@@ -160,7 +172,27 @@ class Homes:
     def _keep_ended(self, home: Home) -> None:
         self._ended[home.number] = home
         while len(self._ended) > ENDED_KEPT:
-            self._ended.popitem(last=False)
+            _, forgotten = self._ended.popitem(last=False)
+            del self._of_lifecycle[forgotten.lifecycle]
+
+
+class _Queued:
+    """Stands among what is served for a request whose turn to be delivered has not come. Given up, it is not there any more."""
+
+    def cancel(self) -> None:
+        """Nothing of it has begun."""
+
+
+_QUEUED: Final = _Queued()
+
+
+async def _awaited(waits: Coroutine[Any, Any, object]) -> None:
+    await waits
+
+
+def _as_sent(function: Callable[..., Any] | None, content: Content, message: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a ref is given for a message that has come."""
+    return ((message,), {}) if content is None or function is None else ((function, *content[0]), content[1])
 
 
 class Inlet:
@@ -196,7 +228,21 @@ class Inlet:
             problem = f"it could not be read here: {describe(error)}"
             self.then(partial(self._refuse, head, message, problem, nbytes))
             return
-        self.then(partial(self._deliver, head, content, message, nbytes))
+        if head.request:
+            self.node.homes.serving[self.sender, head.request] = _QUEUED
+        deliver = partial(self._deliver, head, content, message, nbytes)
+        cell = self.ref.cell
+        around = any(worker == self.node.worker and number == self._home.number for worker, number, _ in head.chain)
+        if around and (cell.reentrant or cell.concurrency == 1):  # others have it stand in line
+            self._at_once(deliver)
+        else:
+            self.then(deliver)
+
+    def _at_once(self, step: Callable[[], Coroutine[Any, Any, object] | None]) -> None:
+        """What has come around to the actor, which waits for it: as for those who live here, it does not wait behind others."""
+        waits = step()
+        if waits is not None:
+            self.node.system.start_soon(_awaited(waits), f"mail from worker {self.sender} for {self.ref.path}")
 
     def then(self, step: Callable[[], Coroutine[Any, Any, object] | object]) -> None:
         """Do something behind what has come before."""
@@ -231,6 +277,10 @@ class Inlet:
                 problem = f"{head.method} is no method of its class there; run the same code everywhere"
                 self._refuse(head, content, problem, nbytes)
                 return None
+        if head.request and self.node.homes.serving.pop((self.sender, head.request), None) is None:
+            self._dead(*_as_sent(function, content, message), "its caller gave up")
+            self._taken(nbytes)
+            return None
         context = self._context(head.chain)
         if head.demand:
             return self._stream(head, function, content, context, nbytes)
@@ -242,13 +292,13 @@ class Inlet:
     def _tell(
         self, function: Callable[..., Any] | None, content: Content, message: object, nbytes: int
     ) -> Coroutine[Any, Any, object] | None:
-        arguments, options = ((message,), {}) if content is None or function is None else ((function, *content[0]), content[1])
+        arguments, options = _as_sent(function, content, message)
         try:
             self.ref.tell_nowait(*arguments, **options)
         except MailboxFull:
             return self._tell_when_room(arguments, options, nbytes)
         except ActorError as error:
-            self._dead(arguments, describe(error))
+            self._dead(arguments, options, describe(error))
         self._taken(nbytes)
         return None
 
@@ -256,7 +306,7 @@ class Inlet:
         try:
             await self.ref.tell(*arguments, **options)
         except MailboxFull as error:  # the policy is to fail, and whoever sent it has gone on
-            self._dead(arguments, describe(error))
+            self._dead(arguments, options, describe(error))
         finally:
             self._taken(nbytes)
 
@@ -321,14 +371,17 @@ class Inlet:
 
     def _refuse(self, head: Message, content: object, problem: str, nbytes: int) -> None:
         if head.request:
+            self.node.homes.serving.pop((self.sender, head.request), None)
             self.node.answer(self.sender, head.request, None, BadCall(self.ref.path, problem))
         else:
-            self._dead((content,), problem)
+            self._dead((content,), {}, problem)
         self._taken(nbytes)
 
-    def _dead(self, arguments: tuple[Any, ...], reason: str) -> None:
-        message = arguments[0] if len(arguments) == 1 else arguments[1:]
-        self.node.system.dead_letter(self._home.lifecycle, message, reason)
+    def _dead(self, arguments: tuple[Any, ...], options: dict[str, Any], reason: str) -> None:
+        item = arguments[0]
+        if isinstance(item, FunctionType) and self.ref.cell.handlers is not None and item in self.ref.cell.handlers:
+            item = Call(self.ref.cell, self.ref.cell.handlers[item], arguments[1:], options)
+        self.node.system.dead_letter(self._home.lifecycle, item, reason)
 
     # -- what it needs --
 
@@ -346,7 +399,8 @@ class Inlet:
             request = Request(self.node.cell_at(worker, number, path), request)
         if request is None:
             return None
-        context = copy_context()
+        base = self.node.system.base_context  # not that of whoever reads the link
+        context = copy_context() if base is None else base.copy()
         context.run(current_request_variable.set, request)
         return context
 

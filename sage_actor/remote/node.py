@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
@@ -20,6 +19,7 @@ from sage_actor.actor.lifecycle import Lifecycle, describe
 from sage_actor.actor.portable import RemoteError
 from sage_actor.errors import ActorLost, BackendError, FrameError, SageError, SerializationError, WorkerLost
 from sage_actor.remote.classes import UndefinedClass
+from sage_actor.remote.failures import encode_error, read_error
 from sage_actor.remote.frames import (
     Answer,
     Cancel,
@@ -163,40 +163,13 @@ class Node:
             else:
                 self.send(to, Answer(request, False, form), payload)
                 return
-        form, payload = self._encode_error(error)
+        form, payload = encode_error(self.wire, error)
         self.send(to, Answer(request, True, form), payload)
 
     def send_end(self, to: int, number: int, reason: BaseException | None) -> None:
         """Say that an actor of this process has ended."""
-        form, payload = self.wire.encode(None, "") if reason is None else self._encode_error(reason)
+        form, payload = self.wire.encode(None, "") if reason is None else encode_error(self.wire, reason)
         self.send(to, End(number, form), payload)
-
-    def _encode_error(self, error: BaseException) -> tuple[int, list[Buffer]]:
-        """An error with its cause, each as itself if it survives the trip."""
-        cause = error.__cause__
-        text = "" if cause is None else "".join(traceback.format_exception(cause)).rstrip()
-        parts = [self._portable(error), None if cause is None else self._portable(cause), text]
-        return self.wire.encode(parts, "an error")
-
-    def _portable(self, error: BaseException) -> BaseException:
-        try:
-            form, payload = self.wire.encode(error, "an error")
-            copied = self.wire.decode(form, payload)
-        except Exception:  # noqa: BLE001 - a user's exception class may raise anything while it is taken apart or rebuilt
-            copied = None
-        return error if type(copied) is type(error) else RemoteError(type(error).__name__, str(error))
-
-    def _read_error(self, form: int, payload: list[memoryview], worker: int) -> BaseException | None:
-        parts = self.wire.decode(form, payload)
-        if parts is None:
-            return None
-        error: BaseException = parts[0]
-        cause: BaseException | None = parts[1]
-        if cause is not None:
-            if parts[2]:
-                cause.add_note(f"in {'the owner' if worker == 0 else f'worker {worker - 1}'}:\n{parts[2]}")
-            error.__cause__ = cause
-        return error
 
     def _define(self, numbers: list[int], data: bytes) -> None:
         for peer in self.links:
@@ -256,6 +229,10 @@ class Node:
 
     def _take_define(self, sender: int, head: Define, payload: list[memoryview]) -> None:
         self.wire.take_classes(head.numbers, payload[0])
+        self._take_stalled()
+
+    def _take_stalled(self) -> None:
+        """Something is known of a class now: go on with what may have waited for that."""
         for other, link in self.links.items():
             while link.stalled:
                 frame = link.stalled.popleft()
@@ -275,7 +252,7 @@ class Node:
         error: BaseException | None = None
         try:
             if head.failed:
-                error = self._read_error(head.form, payload, sender)
+                error = read_error(self.wire, head.form, payload, sender)
             else:
                 value = self.wire.decode(head.form, payload)
         except UndefinedClass:
@@ -321,7 +298,7 @@ class Node:
         if standin is None:
             return
         try:
-            reason = self._read_error(head.form, payload, sender)
+            reason = read_error(self.wire, head.form, payload, sender)
         except UndefinedClass:
             raise
         except Exception as failed:  # noqa: BLE001 - a user's exception class, while it is rebuilt; the end is told all the same
@@ -332,7 +309,7 @@ class Node:
         def stop(lifecycle: Lifecycle) -> None:
             _ = lifecycle.finish(None, drain=head.drain, timeout=head.timeout, at_once=head.at_once)
 
-        self.homes.stop(sender, head.target, stop, drain=head.drain)
+        self.homes.stop(sender, head.target, stop, drain=head.drain, limit=head.timeout)
 
     def _take_tie(self, sender: int, head: Tie, payload: list[memoryview]) -> None:
         home = self.homes.find(head.target)
@@ -441,6 +418,8 @@ class Node:
             return
         link.lost = error
         link.stalled = None
+        self.wire.classes.lost(worker)
+        self._take_stalled()
         self.homes.lost(worker)
         self.requests.lost(worker, lambda request: self._loss_of(getattr(request, "path", ""), worker, error))
         for standin in [standin for standin in self.standins.values() if standin.worker == worker]:

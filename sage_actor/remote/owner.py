@@ -15,6 +15,7 @@ from sage_actor.actor.remoting import SystemWorker, WorkerSettings
 from sage_actor.errors import ActorError, BackendError, BackendUnavailable, FrameError, WorkerLost
 from sage_actor.remote.allowed import AllowList
 from sage_actor.remote.defaults import SETTINGS, Defaults
+from sage_actor.remote.failures import encode_error
 from sage_actor.remote.frames import Lost, Ready, Setup, StopAll, Stopped, Stopping
 from sage_actor.remote.node import Node, renumbered
 from sage_actor.remote.requests import release
@@ -132,22 +133,28 @@ class Owner:
             self._lose(list(self._node.links), error)
 
     def _broken(self, worker: int, error: FrameError) -> None:
-        """From the node: nothing that comes from this worker can be trusted any more."""
+        """From the node: nothing that comes from this worker can be trusted any more. If it lives, it ends when it hears of that."""
+        if self._node is not None:
+            form, payload = encode_error(self._node.wire, error)
+            self._node.send(worker, Lost(worker, form), payload)
         self._lose([worker], error)
 
     def _lose(self, gone: list[int], error: BackendError) -> None:
         node = self._node
         if node is None:
             return
+        gone = [worker for worker in gone if node.links[worker].lost is None]
+        if not gone:
+            return
         for worker in gone:
             node.lost(worker, error)
             if not self._ready[worker].done():
                 self._ready[worker].set_exception(error)
             release(self._stopped[worker])
-        for other, link in node.links.items():
+        form, payload = encode_error(node.wire, error)
+        for other in node.links:
             for worker in gone:
-                if link.lost is None:
-                    node.send(other, Lost(worker, str(error)))
+                node.send(other, Lost(worker, form), payload)
         numbers = [worker - 1 for worker in gone]
         event = f"actor system {self._system.name!r} has lost workers {numbers}: {error}"  # in words too: not every set-up shows the values
         self._system.log.error(event, workers=numbers)

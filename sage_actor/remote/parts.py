@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sage_actor._core.actor_cell import current_request
 from sage_actor.actor.demand import DemandWindow
-from sage_actor.errors import SageError
+from sage_actor.errors import ActorLost, ActorStopped, SageError
 from sage_actor.remote.frames import Cancel, Demand, Message, Part
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ async def receive_parts(
     from sage_actor.remote.standin import seconds_left
 
     node = standin.node
+    if standin.cell.state_name == "stopped":  # between the ask and this first step
+        raise standin.reason if isinstance(standin.reason, ActorLost) else ActorStopped(standin.path, standin.why_closed())
     request = current_request()
     form, payload = node.wire.encode_call(arguments, options or None, f"a message to {standin.path!r} ({method})")
     parts = PartsUnderWay(standin, demand)

@@ -66,7 +66,11 @@ class Spawning:
         try:
             return await question.answer
         except asyncio.CancelledError:
-            node.send(worker, Cancel(number))
+            answer = question.answer
+            if answer.cancelled():
+                node.send(worker, Cancel(number))
+            elif answer.exception() is None and late is not None:  # it has come in this very turn
+                late(answer.result())
             raise
 
     async def _least_loaded(self) -> int:

@@ -124,6 +124,7 @@ class Standin:
         try:
             form, payload = encode()
         except SerializationError as error:
+            self._quiescence.look()
             if is_ask(request):
                 raise
             self.system.log_error(self.as_lifecycle(), error, "a message was not sent")
@@ -273,6 +274,7 @@ class Standin:
     def dead_letter(self, item: object, reason: str) -> None:
         """A message for the actor will not be sent."""
         self.system.dead_letter(self.as_lifecycle(), item, reason)
+        self._quiescence.look()
 
     def wake_up(self) -> None:
         """Never passive."""

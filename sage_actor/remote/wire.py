@@ -155,13 +155,11 @@ class Wire:
             UndefinedClass: its actor's class is defined, and the definition has not come yet.
         """
         cls: type | None = None
-        if isinstance(key, int):
-            cls = self.classes.at(key)
-        elif key is not None:
+        if key is not None:
             try:
-                cls = class_named(key)
+                cls = self.classes.at(key) if isinstance(key, int) else class_named(key)
             except SerializationError:
-                pass  # its module is the sender's alone
+                pass  # its module is the sender's alone, or its definition was lost
         return self.refs.ref_at((worker, number, path, cls))
 
     # -- in --

@@ -15,6 +15,7 @@ from sage_actor.errors import ActorError, BackendError, FrameError
 from sage_actor.remote.allowed import AllowList, class_named
 from sage_actor.remote.classes import UndefinedClass
 from sage_actor.remote.defaults import Defaults
+from sage_actor.remote.failures import read_error
 from sage_actor.remote.frames import Lost, Ready, Setup, StopAll, Stopped, Stopping, decode_head
 from sage_actor.remote.node import Node
 from sage_actor.remote.requests import release
@@ -118,8 +119,14 @@ class WorkerSide:
         node.send(0, Ready(self._problem))
 
     def _take_lost(self, sender: int, head: Lost, payload: list[memoryview]) -> None:
-        if self._node is not None and head.worker in self._node.links:
-            self._node.lost(head.worker, BackendError(head.words))
+        node = self._node
+        if node is None:
+            return
+        error = read_error(node.wire, head.form, payload, sender)
+        if head.worker == self._endpoint.worker:
+            self._break(sender, FrameError(f"the owner takes nothing from this worker any more: {error}"))
+        else:
+            node.lost(head.worker, error if isinstance(error, BackendError) else BackendError(str(error)))
 
     def _take_stop_all(self, sender: int, head: StopAll, payload: list[memoryview]) -> None:
         node = self._node
@@ -172,4 +179,6 @@ class WorkerSide:
         """The backend ends this process."""
         if self._node is not None:
             await self._node.close_standins(False, 0.0)
+            for worker in self._node.links:
+                self._node.lost(worker, BackendError("the actor system has ended"))  # nobody waits for anything from there any more
             await self._node.aclose()

@@ -17,12 +17,18 @@ __all__ = ["decode_batch", "encode_batch"]
 LARGE = 32 * 1024
 """Bytes from which a buffer travels, and an array is used, where it lies."""
 
+_REFUSALS = (pickle.PicklingError, AttributeError, TypeError, RecursionError, ValueError)
+"""How pickle says no; a class of the user's may of course raise anything."""
+
+MOST_BUFFERS = 60_000
+"""Buffers that travel as parts of their own: a frame has room for 65535 parts."""
+
 VALUES_PACKED, TIMESTAMPS_PACKED, WATERMARKS_PACKED, KEYS_PACKED, KEYS_IN_VALUES, VALUES_APART = 1, 2, 4, 8, 16, 32
 
 
 def encode_batch(batch: Batch, *, out_of_band: bool = True) -> list[Buffer]:
     """Parts of a data frame: one pickle of the columns, most of them packed before; then large buffers (not copied here), unless
-    they are to be in the pickle.
+    they are to be in the pickle, or are so many that each is small.
 
     Raises:
         SerializationError: a record cannot be pickled, not even by cloudpickle.
@@ -32,13 +38,15 @@ def encode_batch(batch: Batch, *, out_of_band: bool = True) -> list[Buffer]:
     take = buffers.append if out_of_band else None
     try:
         head = pickle.dumps((how, *columns), protocol=5, buffer_callback=take)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except _REFUSALS:
         buffers.clear()
         try:
             head = dump((how, *columns), take)
-        except (pickle.PicklingError, AttributeError, TypeError, RecursionError, ValueError) as error:
+        except _REFUSALS as error:
             culprit = next((value for value in batch.values if not picklable(value)), batch.values)
             raise SerializationError(f"a record of type {type(culprit).__name__!r}", str(error)) from error
+    if len(buffers) > MOST_BUFFERS:
+        return encode_batch(batch, out_of_band=False)
     return [head, *[buffer.raw() for buffer in buffers], *apart]
 
 
@@ -77,7 +85,7 @@ def picklable(value: Any) -> bool:
     """Whether one record can travel."""
     try:
         dump(value)
-    except (pickle.PicklingError, AttributeError, TypeError, RecursionError, ValueError):
+    except _REFUSALS:
         return False
     return True
 

@@ -335,7 +335,8 @@ class Checkpoints:
         if self.pending is not pending:
             return
         self._settle(pending)
-        self.failures += 1
+        if self.settings.checkpointing != "on_demand" or not pending.wanted_by:  # else whoever has asked for it hears it, and that is all
+            self.failures += 1
         self.counters.fail()
         EVENTS.warning("checkpoint %d given up: %s", pending.number, error, extra={"job": self.job})
         self.order("abort", pending.number, None)

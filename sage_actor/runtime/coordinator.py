@@ -6,13 +6,12 @@ import asyncio
 import functools
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sage_actor._core.stable_hash import stable_hash
 from sage_actor.checkpoint.manifest import Manifest
-from sage_actor.checkpoint.storage import AttemptStart, CheckpointStorage, open_storage
+from sage_actor.checkpoint.storage import CheckpointStorage
 from sage_actor.checkpoint.validation import validate
 from sage_actor.dataflow.graph import Graph
 from sage_actor.dataflow.key_table import KeyTable
@@ -20,18 +19,18 @@ from sage_actor.dataflow.parallelism import ParallelismController
 from sage_actor.dataflow.plan import Plan, make_plan
 from sage_actor.dataflow.settings import JobSettings
 from sage_actor.errors import BackendError, CheckpointError, Fenced, GraphError, StateError
-from sage_actor.ports import current_clock, current_random, offload
+from sage_actor.ports import current_clock, current_random
 from sage_actor.runtime.attempt import Attempt
 from sage_actor.runtime.checkpoints import Checkpoints
 from sage_actor.runtime.io import keep_pristine
 from sage_actor.runtime.job import Job, Restoring
 from sage_actor.runtime.job_backends import JobBackends
+from sage_actor.runtime.job_storage import JobStorage, snapshot_setting
 from sage_actor.runtime.load_watch import LoadWatch
 from sage_actor.runtime.rescaling import Division, Move, check_plan, choose, refuse_unrepeatable, same_division
 from sage_actor.runtime.restarts import Restarts, causes
-from sage_actor.runtime.scratch import make_scratch
 from sage_actor.runtime.task_host import JobIdentity
-from sage_actor.runtime.task_snapshots import Restored, SnapshotSetting
+from sage_actor.runtime.task_snapshots import SnapshotSetting
 from sage_actor.runtime.watchdog import Watchdog
 
 __all__ = ["Coordinator", "new_job_id"]
@@ -69,8 +68,6 @@ class Coordinator:
         self.graph = graph
         self.wanted = list(wanted)
         self.division = Division(settings)
-        self.resume = resume
-        self.restore = restore
         self.backends = JobBackends(settings, [graph.operators[number] for number in graph.upstream(self.wanted)])
         self.plan: Plan = self._make_plan(self.division, None)
         if any(chain.in_owner and chain.parallelism > 1 for chain in self.plan.chains):
@@ -82,9 +79,7 @@ class Coordinator:
         self.unrepeatable = self._unrepeatable_sources()
         self.attempt: Attempt | None = None
         self.checkpoints: Checkpoints | None = None
-        self.storage: CheckpointStorage | None = None
-        self.temporary: str | None = None
-        self.start: AttemptStart | None = None
+        self.kept = JobStorage(job.name, resume=resume, restore=restore)
         self.number = 0
         self.begun = asyncio.Event()
         self.stopping = False
@@ -100,6 +95,11 @@ class Coordinator:
     def settings(self) -> JobSettings:
         """Of the job, as they are now."""
         return self.division.settings
+
+    @property
+    def storage(self) -> CheckpointStorage | None:
+        """Where its checkpoints are kept; None without."""
+        return self.kept.storage
 
     def _make_plan(self, division: Division, manifest: Manifest | None) -> Plan:
         saved = {} if manifest is None else manifest.operators
@@ -152,20 +152,21 @@ class Coordinator:
         Raises:
             CheckpointError: the job takes no checkpoints, or this one failed.
         """
-        if stop:
-            async with self.changing:
+        async with self.changing:
+            await self._moved()
+            if stop:
                 return await self._savepoint(target, stop=True)
         return await self._savepoint(target, stop=False)
 
     async def _savepoint(self, target: str | None, *, stop: bool) -> str:
         await self.begun.wait()
         checkpoints, storage = self.checkpoints, self.storage
-        if checkpoints is None or storage is None:
+        if checkpoints is None or storage is None or self.job.done:
             problem = (
                 "it takes no checkpoints, so there is no savepoint of it; set checkpoint.interval" if not self.job.done else "it has ended"
             )
             raise CheckpointError(self.job.name, problem)
-        if target is None and self.temporary is not None:
+        if target is None and self.kept.temporary is not None:
             raise CheckpointError(
                 self.job.name, "its checkpoints end with it, and so would a savepoint; set checkpoint.dir, or give a target"
             )
@@ -201,10 +202,16 @@ class Coordinator:
             tables: owners of key groups, by uid of the operator.
         """
         async with self.changing:
+            await self._moved()
             await self.begun.wait()
             move = await self._prepare_move(parallelism, workers, tables)
             if move is not None:
                 await asyncio.shield(move.done)  # whoever waits may give up; the job moves on all the same
+
+    async def _moved(self) -> None:
+        """Whoever waited for the last change may have given up before it was done."""
+        if self.move is not None:
+            await asyncio.wait((self.move.done,))
 
     async def _prepare_move(
         self, parallelism: int | Mapping[str, int] | None, workers: int | None, tables: Mapping[str, KeyTable] | None
@@ -212,7 +219,7 @@ class Coordinator:
         """Up to the end of the attempt; None if everything is as it is asked for already."""
         checkpoints, attempt = self.checkpoints, self.attempt
         operators = [operator for chain in self.plan.chains for operator in chain.operators]
-        if self.storage is None:
+        if self.storage is None or self.job.done:
             served = any(operator.served for operator in operators)
             problem = (
                 "it has ended"
@@ -246,6 +253,8 @@ class Coordinator:
             if taken.done() and not taken.cancelled() and taken.exception() is None:
                 checkpoints.resume(taken.result().checkpoint)
             raise
+        if not checkpoints.all_ended:
+            self.division = division  # the same plan; but what was said of an operator counts for later changes too
         checkpoints.resume(manifest.checkpoint)
         return None
 
@@ -290,7 +299,7 @@ class Coordinator:
     async def _run(self) -> None:
         error: BaseException | None = None
         try:
-            await self._open_storage()
+            await self.kept.open(self.settings)
             while not self.cancelled:
                 error = await self._attempt()
                 if self._goes_on(error):
@@ -298,7 +307,7 @@ class Coordinator:
                     continue
                 if error is None or self.cancelled or self.stopping:
                     break
-                begun = self.storage is None or self.start is not None
+                begun = self.storage is None or self.kept.start is not None
                 pause = self.restarts.judge(error, self.clock.monotonic()) if begun else None  # a wrong place stays wrong
                 if pause is None:
                     break
@@ -366,56 +375,34 @@ class Coordinator:
         storage = self.storage
         if storage is None:
             return SnapshotSetting(attempt=self.number)
-        first = self.start is None
-        start = self.start = await storage.begin_attempt(resume=self.resume or not first, restore=self.restore if first else None)
+        start = await self.kept.begin(storage)
         self.number = start.attempt
-        self.resume = True
         manifest = start.manifest
         self.plan = self._make_plan(self.division, manifest)
         if manifest is not None:
             validate(manifest, self.plan, self.settings)
             EVENTS.info("job goes on from a checkpoint", extra={"job": self.job.id, "checkpoint": manifest.checkpoint})
             self.job._restored(manifest.checkpoint)
-        return SnapshotSetting(
-            mode=self.settings.snapshot_mode,
-            attempt=start.attempt,
-            storage=storage,
-            parts=start.parts,
-            url=storage.place,
-            checkpoint=None if manifest is None else manifest.checkpoint,
-            restored={} if manifest is None else restored_operators(manifest),
-        )
+        return snapshot_setting(storage, start, self.settings.snapshot_mode)
 
     def _begin_checkpoints(self, attempt: Attempt) -> None:
         self.checkpoints = None
-        if self.storage is None or self.start is None:
+        storage, start = self.storage, self.kept.start
+        if storage is None or start is None:
             return
         self.checkpoints = Checkpoints(
             self.plan,
             self.settings,
-            self.storage,
+            storage,
             job=self.job.name,
-            attempt=self.start.attempt,
-            first=self.start.next_checkpoint,
+            attempt=start.attempt,
+            first=start.next_checkpoint,
             clock=self.clock,
             order=attempt.order,
             fail=attempt.fail,
             counters=self.job.checkpoint_counters,
         )
         self.checkpoints.start()
-
-    async def _open_storage(self) -> None:
-        settings = self.settings
-        if not settings.snapshot_mode:
-            if self.resume or self.restore:
-                raise CheckpointError(self.job.name, "to resume, a job must take checkpoints: set checkpoint.interval and checkpoint.dir")
-            return
-        place = settings.checkpoint_dir
-        if place is None:
-            if self.resume:
-                raise CheckpointError(self.job.name, "resume needs a place that outlives the process: set checkpoint.dir")
-            place = self.temporary = await offload(lambda: make_scratch("checkpoints"))
-        self.storage = open_storage(place, self.job.name)
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next attempt, unless the job is cancelled meanwhile."""
@@ -455,14 +442,7 @@ class Coordinator:
             self.move.settle(CheckpointError(self.job.name, "it ended before it was divided anew"))
         extra: dict[str, object] = {"job": self.job.id, "operator": getattr(error, "operator", "")}
         finished = error is None and not self.cancelled
-        try:
-            if self.storage is not None and finished and not self.suspended:
-                await self.storage.discard()
-        except (CheckpointError, OSError) as failure:
-            LOGGER.warning("job %r: its checkpoints could not be removed: %s", self.job.name, failure)
-        if self.temporary is not None:
-            place = self.temporary
-            await offload(lambda: shutil.rmtree(place, ignore_errors=True))
+        await self.kept.close(discard=finished and not self.suspended)
         if error is not None:
             EVENTS.error("job failed: %s", error, extra=extra)
             self.job._set("failed", error)
@@ -472,14 +452,6 @@ class Coordinator:
         else:
             EVENTS.info("job finished", extra=extra)
             self.job._set("finished")
-
-
-def restored_operators(manifest: Manifest) -> dict[str, Restored]:
-    """What tasks begin with, by uid."""
-    return {
-        uid: Restored(operator.parts, frozenset(operator.finished), operator.parallelism, operator.table)
-        for uid, operator in manifest.operators.items()
-    }
 
 
 @functools.cache

@@ -145,7 +145,7 @@ class Job:
 
         Sources stop reading behind a checkpoint, the workers end, others begin, and the job goes on from that checkpoint: state
         follows by key group, what sinks had prepared is committed. It returns when all new tasks are open. If these cannot be started
-        the job goes on as it was before. Changes follow one another; cancelling the wait may leave this one going on.
+        the job goes on as it was before. Changes and savepoints follow one another; cancelling the wait may leave this one going on.
 
         Args:
             parallelism: the job's default, for operators whose description names none (never sources), or the parallelism of

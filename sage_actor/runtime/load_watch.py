@@ -34,7 +34,7 @@ Change = Callable[[], Coroutine[Any, Any, None]]
 class LoadWatch:
     """Belongs to one job, over all its attempts. Does nothing unless a controller or the strategy ``key_group`` was asked for.
 
-    A change that fails is logged, and the next look tries again; one that can never be made ends the looking.
+    A change that fails is logged, and tried again when the load has been seen anew; one that can never be made ends the looking.
     """
 
     def __init__(self, coordinator: Coordinator, controller: ParallelismController | None) -> None:
@@ -54,19 +54,21 @@ class LoadWatch:
         """Begin to look, until `close`."""
         settings = self.coordinator.settings
         moves = self.controller is not None or settings.balancing == "key_group"
-        if not moves or not settings.snapshot_mode:
+        if not moves:
+            return
+        if not settings.snapshot_mode:
+            self._keep("it answers requests, which are never replayed")
             return
         if self.coordinator.unrepeatable:
-            EVENTS.warning(
-                "job keeps its division into tasks: what %s reads cannot be read again from where it stands",
-                ", ".join(self.coordinator.unrepeatable),
-                extra={"job": self.coordinator.job.id},
-            )
+            self._keep(f"what {', '.join(self.coordinator.unrepeatable)} reads cannot be read again from where it stands")
             return
         if self.controller is not None:
             self._again("parallelism", self.controller.interval, self._look_at_tasks)
         if settings.balancing == "key_group":
             self._again("key groups", settings.rebalance_interval, self._look_at_keys)
+
+    def _keep(self, reason: object) -> None:
+        EVENTS.warning("job keeps its division into tasks: %s", reason, extra={"job": self.coordinator.job.id})
 
     def _again(self, what: str, interval: float, look: Callable[[], Change | None]) -> None:
         def due() -> None:
@@ -83,9 +85,9 @@ class LoadWatch:
         try:
             await change()
         except (GraphError, StateMismatch) as error:
-            EVENTS.warning("job keeps its division into tasks: %s", error, extra={"job": self.coordinator.job.id})
+            self._keep(error)
             self._stop()
-        except SageError as error:
+        except (SageError, OSError) as error:
             EVENTS.warning("job could not be divided anew: %s", error, extra={"job": self.coordinator.job.id})
         finally:
             self.changing = None
@@ -102,9 +104,9 @@ class LoadWatch:
         coordinator, controller = self.coordinator, self.controller
         assert controller is not None
         tasks, now = coordinator.snapshots(), self.clock.monotonic()
-        if self.attempt != coordinator.number:
+        if self.attempt != coordinator.number or now < self.quiet_until:
             self.attempt, self.history = coordinator.number, []
-        elif now >= self.quiet_until:
+        else:
             loads = operator_loads(coordinator.plan, self.tasks, tasks, now - self.looked_at)
             self.history = [*self.history, loads][-controller.looks :]
         self.tasks, self.looked_at = tasks, now

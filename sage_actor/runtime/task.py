@@ -381,5 +381,9 @@ class Task:
 
     def _key_groups(self) -> dict[str, Any]:
         """Records sent so far, by receiving operator and key group; nothing where nobody counts."""
-        counted = {router.consumer: router.counts.tolist() for router in self.routers if router.counts is not None}
+        counted: dict[str, list[int]] = {}
+        for router in self.routers:
+            if router.counts is not None:  # an operator may have two inputs from here
+                before = counted.get(router.consumer, [0] * len(router.counts))
+                counted[router.consumer] = [a + b for a, b in zip(before, router.counts, strict=True)]
         return {"key_groups": counted} if counted else {}

@@ -270,7 +270,7 @@ class EnvironmentBase(ScalingSettings):
         bounded = all(op.bounded for op in self.graph.operators if op.id in needed and op.kind == "source")
         job = Job(new_job_id(self.name), self.name, bounded=bounded, loop=asyncio.get_running_loop(), backend=self.settings.backend)
         settings = self.scaled(self.settings)
-        self.deal_by_partition_key()
+        self.deal_by_partition_key(self.graph.operators[number] for number in needed)
         if any(self.graph.operators[number].served for number in needed):
             # Requests are never replayed: a served flow takes no checkpoints, and its failure answers those in flight.
             settings = replace(settings, checkpointing=None, checkpoint_interval=None, checkpoint_every=0, restart_strategy="none")

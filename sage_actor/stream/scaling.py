@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
-from sage_actor.dataflow.graph import Graph, Partition
+from sage_actor.dataflow.graph import Operator, Partition
 from sage_actor.dataflow.load_balancer import LoadBalancer
 from sage_actor.dataflow.parallelism import ParallelismController
 from sage_actor.dataflow.settings import JobSettings
@@ -21,7 +21,6 @@ class ScalingSettings:
     """Base of the environments. It counts for jobs that are started later."""
 
     name: str
-    graph: Graph
     settings: JobSettings
     load_balancer: LoadBalancer = LoadBalancer()
     parallelism_controller: ParallelismController | None = None
@@ -103,12 +102,12 @@ class ScalingSettings:
             settings = replace(settings, checkpointing="on_demand")
         return settings
 
-    def deal_by_partition_key(self) -> None:
+    def deal_by_partition_key(self, operators: Iterable[Operator]) -> None:
         """Give streams without keys the balancer's, so that records of one key stay together and in order."""
         key = self.load_balancer.key
         if key is None:
             return
-        for operator in self.graph.operators:
+        for operator in operators:
             for edge in operator.inputs:
                 if edge.partition.kind == "rebalance":
                     edge.partition = Partition("hash", key=key)

@@ -62,6 +62,7 @@ from sage_actor.testing.conformance_losses import (
     an_entry_that_raises_is_told,
     an_entry_that_returns_is_no_loss,
     what_an_earlier_group_left_unread_reaches_nobody,
+    what_was_flushed_outlives_its_worker,
 )
 
 __all__ = ["BackendCase", "Rule", "backend_rules", "rule_name"]
@@ -104,6 +105,7 @@ def backend_rules(*, hosts_in_owner: bool = False) -> list[Rule]:
         a_killed_worker_is_told,
         a_worker_that_exits_is_told,
         an_entry_that_raises_is_told,
+        what_was_flushed_outlives_its_worker,
         a_loss_before_start_is_told_at_start,
         an_entry_that_returns_is_no_loss,
         a_group_closes_after_a_loss,

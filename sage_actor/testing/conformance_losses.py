@@ -14,7 +14,7 @@ from functools import partial
 
 from sage_actor.ports import offload
 from sage_actor.testing.conformance_case import ENTRIES, GROUP, NOTICED, BackendCase, assert_gone, assert_nothing_left, lives, open_group
-from sage_actor.testing.conformance_worker import numbered
+from sage_actor.testing.conformance_worker import flooding, numbered
 
 __all__ = [
     "a_group_closes_after_a_loss",
@@ -26,6 +26,7 @@ __all__ = [
     "an_entry_that_raises_is_told",
     "an_entry_that_returns_is_no_loss",
     "what_an_earlier_group_left_unread_reaches_nobody",
+    "what_was_flushed_outlives_its_worker",
 ]
 
 
@@ -57,13 +58,27 @@ async def a_worker_that_exits_is_told(case: BackendCase) -> None:
             assert len(error.last_words) <= 4096, f"expected at most 4096 characters of last words, got {len(error.last_words)}"
 
 
+async def what_was_flushed_outlives_its_worker(case: BackendCase) -> None:
+    """A worker that ends at once behind a `flush` of 32 MB is told as lost after all of it has come."""
+    async with open_group(case, 1, "obey") as owner:
+        for _ in range(4):
+            owner.tell(1, "give", 8_000_000)
+        owner.tell(1, "end", 5)
+        await owner.until(lambda: bool(owner.lost), "the loss of worker 1")  # it has 32 MB to make and to send before
+        owner.assert_exit(await owner.until_lost(1), 5)
+        sizes = [len(frame) for frame in owner.came(1)]
+        assert sizes == [8_000_000] * 4 + [len(b"ending")], f"expected four frames of 8 MB and a last one before the loss, got {sizes}"
+
+
 async def an_entry_that_raises_is_told(case: BackendCase) -> None:
     """Exit code 1 and the traceback, after every frame that it had sent."""
     async with open_group(case, 1, "raising") as owner:
         error = await owner.until_lost(1)
         owner.assert_exit(error, 1)
         owner.assert_words(error, "this entry fails on purpose")
-        assert owner.came(1) == [b"before it failed"], f"expected its last frame before the loss, got {owner.came(1)}"
+        *flood, last = owner.came(1) or [b""]
+        whole = flood == [flooding(number, 200_000) for number in range(50)] and last == b"before it failed"
+        assert whole, f"expected all 51 frames before the loss, got {len(owner.came(1))}, the last one {last[:20]!r}"
 
 
 async def a_loss_before_start_is_told_at_start(case: BackendCase) -> None:

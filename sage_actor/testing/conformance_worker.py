@@ -125,7 +125,8 @@ def burst(endpoint: Endpoint, to: int, count: int) -> None:
 async def obey(endpoint: Endpoint) -> None:
     """Do what frames of the owner say (a JSON list: what, then its arguments); tell it what came from others.
 
-    ``burst to count``; ``say text`` on stderr; ``exit code``, at once; ``leave code`` through `sys.exit`; ``give size``, a
+    ``burst to count``; ``say text`` on stderr; ``exit code``, at once; ``end code``, once everything is
+    flushed; ``leave code`` through `sys.exit`; ``give size``, a
     `pattern`; ``measure`` the frame; ``echo text``. With the whole loop, having said so, and saying "awake" behind it: ``block``
     for ever, ``pause seconds``, ``hold path`` until there is such a file (a file ``path.still`` says when that begins).
     At the end of a burst the owner gets ``[sender, number of frames, all right and in order]``.
@@ -156,6 +157,8 @@ async def obey(endpoint: Endpoint) -> None:
             os._exit(arguments[0])
         elif what == "leave":
             leaving.set_result(arguments[0])
+        elif what == "end":
+            _standing_still(endpoint, b"ending", functools.partial(os._exit, *arguments))
         elif what == "block":
             _standing_still(endpoint, b"blocking", threading.Event().wait)
         elif what == "pause":
@@ -199,7 +202,9 @@ def _wait_for_file(path: str) -> None:
 
 
 async def raising(endpoint: Endpoint) -> None:
-    """Send one frame, then fail."""
+    """Send frames of 10 MB together and a last one, then fail."""
+    for number in range(50):
+        endpoint.send(0, [flooding(number, 200_000)])
     endpoint.send(0, [b"before it failed"])
     raise RuntimeError("this entry fails on purpose")
 

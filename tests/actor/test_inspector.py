@@ -344,7 +344,7 @@ async def test_clients_that_say_nothing_are_cut_off_and_hold_nobody_up_for_long(
 
 @pytest.mark.asyncio
 async def test_a_client_that_does_not_read_is_cut_off(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspector, "SECONDS", 0.1)
+    monkeypatch.setattr(inspector, "SECONDS", 1.0)
     async with sage.ActorSystem("big") as system:
         await system.spawn(Worker, 3000)
         await opened(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import re
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -75,7 +76,7 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("answer", ANSWERS, ids=repr)
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: re.sub(" at 0x[0-9a-f]+", "", repr(answer)))
 @pytest.mark.parametrize("inline", [True, False])
 def test_any_answer_comes_back_as_the_very_object(answer: Any, inline: bool) -> None:
     async def main() -> None:

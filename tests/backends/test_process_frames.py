@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
@@ -17,6 +18,8 @@ import pytest
 
 from sage_actor.actor.backend import PoolingEndpoint, outlives_call
 from sage_actor.backends import process
+from sage_actor.backends.segment_file import create_segment_file
+from sage_actor.backends.socket_endpoint import SocketEndpoint
 from sage_actor.backends.worker_group import ProcessGroup
 from sage_actor.errors import BackendError, FrameError, WorkerLost
 
@@ -205,6 +208,25 @@ async def test_without_memory_for_segments_frames_take_the_socket(entries: str) 
         await owner.until(frames=len(sent))
         assert owner.frames == sent
         assert not any(len(frame) > 1_000_000 for frame in owner.kept)
+
+
+@pytest.mark.asyncio
+async def test_an_endpoint_that_cannot_be_opened_closes_its_sockets(tmp_path: Path) -> None:
+    own, theirs = create_segment_file(), os.open(tmp_path, os.O_RDONLY)
+    assert own is not None
+    try:
+        for segments in ([theirs, own, own], [own, own, theirs]):  # a folder cannot be mapped
+            ours = {peer: socket.socketpair() for peer in (1, 2)}
+            with pytest.raises(OSError, match=r"No such device|denied|Is a directory"):
+                await SocketEndpoint.open(0, {peer: pair[0] for peer, pair in ours.items()}, segments)
+            for near, far in ours.values():
+                far.close()
+                for _ in range(5):
+                    await asyncio.sleep(0)  # a transport closes on a later turn
+                assert near.fileno() < 0
+    finally:
+        os.close(own)
+        os.close(theirs)
 
 
 @pytest.mark.asyncio

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sage_actor.backends.ray_endpoint import RayEndpoint
 from sage_actor.backends.ray_link import RayInbound, RayLink
-from sage_actor.backends.ray_parcel import BULK, LARGE, Parcel, head_of
+from sage_actor.backends.ray_parcel import BULK, END, LARGE, Parcel, head_of
 
 SLOTS = 3
 
@@ -131,3 +132,33 @@ async def test_a_link_to_nobody_holds_nobody_up() -> None:
     pair.link.add_slot()
     await pair.link.flush()
     assert len(pair.under_way) == 1
+
+
+@pytest.mark.asyncio
+async def test_an_entry_that_closes_its_endpoint_still_has_its_end_told() -> None:
+    pair = Pair()
+    endpoint = RayEndpoint(7)
+    endpoint.open_link(0, pair.link)
+    await endpoint.aclose()
+    endpoint.send(0, [b"dropped"])
+    pair.link.finish(b"news")
+    await asyncio.sleep(0)
+    assert [head_of(parcel[0])[0] for _, parcel in pair.under_way] == [END]
+
+
+@pytest.mark.asyncio
+async def test_a_closed_owner_hears_of_ends_and_of_nothing_else() -> None:
+    ends: list[tuple[int, bytes]] = []
+    came: list[bytes] = []
+    owner = RayEndpoint(0, ended=lambda worker, news: ends.append((worker, news)))
+    link = RayLink(7, lambda number, parcel: owner.take(parcel[0], memoryview(b"")), slots=9)
+    owner.start(lambda sender, frame: came.append(bytes(frame)), lambda error: None)
+    link.send(b"first")
+    await asyncio.sleep(0)
+    await owner.aclose()
+    link.send(b"second")
+    await asyncio.sleep(0)
+    link.finish(b"news")
+    await asyncio.sleep(0)
+    assert came == [b"first"]
+    assert ends == [(7, b"news")]

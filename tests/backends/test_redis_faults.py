@@ -15,9 +15,11 @@ from typing import Any, cast
 import pytest
 import redis.asyncio  # noqa: F401  now, and not on the loop of the first test
 
+from sage_actor.backends.frame_reader import HEADER
 from sage_actor.backends.redis_endpoint import RedisEndpoint
 from sage_actor.backends.redis_keys import RedisKeys
 from sage_actor.backends.redis_line import RedisLine
+from sage_actor.backends.redis_outbound import Outbound
 from sage_actor.backends.redis_pulse import RedisPulse
 from sage_actor.errors import BackendError, BackendUnavailable
 from sage_actor.testing import RedisServer, TcpProxy
@@ -284,6 +286,30 @@ async def test_a_server_whose_keys_are_all_deleted_gets_them_again(server: Redis
 
         # The deletion may fall between a read and its acknowledgement, a write and its read: all that matters is the end.
         await both.trade(10, delete)
+
+
+@pytest.mark.asyncio
+async def test_the_last_frame_of_a_worker_is_behind_all_that_waits_in_its_stream(server: RedisServer) -> None:
+    keys = RedisKeys(server.address, "sage:last", 1, b"k" * 32)
+    outbound = Outbound(keys, 1, 0)
+    owner = End(0, keys, server.address)
+    async with client(server) as other:
+        for number in range(500):  # each in an entry of its own, as a worker sends whose frames come one by one
+            outbound.add([HEADER.pack(len(numbered(number))), numbered(number)])
+            entry, commands, _ = outbound.next_entry()
+            pipe = other.pipeline()
+            for command in commands:
+                if command[0] in {"XADD", "EXPIRE"}:
+                    pipe.execute_command(*command)
+            outbound.written(entry, (await pipe.execute())[0])
+        told: list[int] = []
+        try:
+            owner.endpoint.after_last_frame(1, lambda: told.append(len(owner.came)))
+            await owner.open()
+            await until(lambda: bool(told))
+        finally:
+            await owner.endpoint.abort()
+    assert told == [500]
 
 
 @pytest.mark.asyncio

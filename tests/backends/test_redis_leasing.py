@@ -35,6 +35,16 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.asyncio
+async def test_too_few_slots_are_counted_for_the_user(server: RedisServer) -> None:
+    address = database(server, 14)
+    shortage = r"4 workers need as many slots, and 2 agents have 3 free of 3; start more with `sage worker"
+    async with agent_here(address, "left", slots=2), agent_here(address, "right", slots=1):
+        with pytest.raises(BackendUnavailable, match=shortage):
+            await backend.create(f"{address}?wait=0").start(4, group="many", entry=f"{WORKER}:obey")
+        assert [agent.used for agent in (await known(address)).values()] == [0, 0], "all or none"
+
+
+@pytest.mark.asyncio
 async def test_a_job_waits_for_room_and_says_so_once(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     address = database(server, 5)
     async with agent_here(address, "first", slots=1) as first:

@@ -123,7 +123,7 @@ class Links(RuleBasedStateMachine):
     def look(self) -> None:
         self.ask()
         if self.outbound.keeps:
-            self.outbound.found(len(self.server.stream or []))
+            self.outbound.found(len(self.server.stream or []), self.outbound.sent)
 
     @rule(data=st.data(), clock_goes_back=st.booleans())
     def another_server_takes_over(self, data: st.DataObject, clock_goes_back: bool) -> None:
@@ -175,6 +175,16 @@ def test_what_was_deleted_unread_is_sent_again() -> None:
     links = Links()
     links.send([1, 1, 1], at_once=True)
     links.everything_is_deleted()
+    links.teardown()
+
+
+def test_what_was_sent_after_the_look_is_not_missed_by_it() -> None:
+    links = Links()
+    for _ in range(5):
+        links.send([1], at_once=True)
+        entries, sent = len(links.server.stream or []), links.outbound.sent
+        links.send([1], at_once=True)  # while the answer is on its way
+        assert not links.outbound.found(entries, sent)
     links.teardown()
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
-from agent_setting import SECRET, Client, agent_here, client, database, known
+from agent_setting import SECRET, WORKER, Client, agent_here, client, database, known
 
 from sage_actor.actor.backend import WorkerResources
 from sage_actor.backends import redis as backend
@@ -21,6 +21,7 @@ from sage_actor.backends.redis_trust import Note, Trust
 from sage_actor.errors import BackendUnavailable
 from sage_actor.ports import system_clock
 from sage_actor.testing import RedisServer
+from sage_actor.testing.tcp_proxy import TcpProxy
 
 AGENT = "0ne"
 
@@ -137,6 +138,37 @@ async def test_a_group_that_no_process_can_be_named_after_costs_its_job_and_no_a
                 await backend.create(address).start(1, group="nul\0l", entry="m:f")
         after = await known(address)
         assert [agent.id for agent in after.values()] == [before["here"].id]
+
+
+@pytest.mark.asyncio
+async def test_an_agent_that_was_killed_a_moment_ago_gets_no_worker(server: RedisServer) -> None:
+    address = database(server, 6)
+    async with client(address) as other, agent_here(address, "here", slots=1):
+        await offer(other)  # nobody listens to its channel
+        async with asyncio.timeout(15):
+            group = await backend.create(address).start(1, group="avoids", entry=f"{WORKER}:obey")
+        assert {agent.name: agent.used for agent in (await known(address)).values()} == {"here": 1, "written": 0}
+        await group.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_bell_on_which_nothing_comes_not_even_our_own_calls_is_replaced(server: RedisServer) -> None:
+    broken: list[BackendUnavailable] = []
+    with TcpProxy.before(server.address) as proxy:
+        through = proxy.instead_of(server.address)
+        # Calls come at most once a round, so with so short a time between them the bell always seems to be deaf.
+        rounds = RedisRounds(
+            through, "sage:deaf", ask=lambda: [("PING",)], answer=lambda _: None, broken=broken.append, patience=10, call=0.01
+        )
+        async with line_to(server.address) as other, asyncio.timeout(15):
+            await other.call([("SUBSCRIBE", "sage:deaf")])
+            await rounds.open()
+            first = proxy.accepted
+            await other.receive()
+            while proxy.accepted < first + 2:
+                await system_clock.sleep(0.02)
+        await rounds.aclose()
+    assert not broken
 
 
 @pytest.mark.asyncio

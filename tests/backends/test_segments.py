@@ -168,8 +168,15 @@ def test_a_system_that_gives_no_memory_is_no_error(descriptor: int) -> None:
 
 @pytest.mark.parametrize(
     "reference",
-    [b"short", REFERENCE.pack(256, 4096, 0, 10), REFERENCE.pack(0, SPAN + 1, 0, 10), REFERENCE.pack(0, 4096, 4000, 97)],
-    ids=["short", "slot", "length", "end"],
+    [
+        b"short",
+        REFERENCE.pack(256, 4096, 0, 10),
+        REFERENCE.pack(0, SPAN + 1, 0, 10),
+        REFERENCE.pack(0, 4096, 4000, 97),
+        REFERENCE.pack(0, 0, 0, 0),
+        REFERENCE.pack(1, 4096, 0, 10),  # nothing was ever lent there: to look would end the process
+    ],
+    ids=["short", "slot", "length", "end", "empty", "behind the file"],
 )
 def test_a_damaged_reference_is_refused(descriptor: int, reference: bytes) -> None:
     with pytest.raises(FrameError, match="a damaged reference to a frame from worker 7"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from typing import Any
 
@@ -82,7 +83,7 @@ class Whole(int):
         ["x" * 1000] * 10,
         [object()],
     ],
-    ids=repr,
+    ids=lambda column: re.sub(" at 0x[0-9a-f]+", "", repr(column)),
 )
 def test_everything_else_is_left_to_others(column: list[Any]) -> None:
     assert pack_column(column) is None
@@ -110,6 +111,15 @@ def test_damage_is_an_error_or_another_column(column: list[Any], data: st.DataOb
         unpack_column(damaged)
     except (FrameError, MemoryError, ValueError):
         pass
+
+
+@pytest.mark.parametrize(
+    ("width", "content"), [(0, b"\xff"), (1, b"a"), (2, b"a\0"), (3, b"a\0\0\0"), (3, b"\0\0\x11\0"), (3, b"\xff\xff\xff\xff")]
+)
+def test_a_text_that_python_has_in_no_such_form_is_refused(width: int, content: bytes) -> None:
+    characters = len(content) // (1, 1, 2, 4)[width]
+    with pytest.raises(FrameError, match="text 0 of 1"):
+        unpack_column(struct.pack("<BII", 8, 1, characters << 2 | width) + content)
 
 
 @given(st.lists(st.tuples(st.integers(), st.text(), st.floats()), min_size=1))

@@ -105,7 +105,7 @@ async def test_leaving_drains_and_an_exception_cancels_what_has_not_begun() -> N
             engine.submit_nowait(hold)
             later = engine.submit_nowait(made.append, 99)
             begun.wait(10)
-            threading.Timer(0.0, gate.set).start()
+            later.add_done_callback(lambda _: gate.set())
             raise RuntimeError("body")
     assert later.cancelled()
     assert 99 not in made

@@ -380,3 +380,36 @@ def test_the_parallelism_follows_the_load(spelling: str) -> None:
     seen, done = Simulation(0).run(main)
     assert done == list(range(4100))
     assert seen == [1, 2, 4, 1]
+
+
+def test_records_of_both_inputs_of_an_operator_are_counted() -> None:
+    async def main() -> int:
+        async with environment(parallelism=2, **{"load_balancer.strategy": "key_group"}) as env:
+            numbers = env.from_source(Numbers, count=500)
+            pairs = numbers.connect(numbers).key_by(lambda n: n % 7, lambda n: n % 11)
+            pairs.map(lambda n: n, lambda n: n).collect()
+            job = await env.execute()
+        return sum(sum(counts) for task in job.metrics()["tasks"] for counts in task.get("key_groups", {}).values())
+
+    assert Simulation(0).run(main) == 1000
+
+
+def test_a_change_that_fails_is_not_asked_for_again_before_the_load_was_seen_anew(caplog: pytest.LogCaptureFixture) -> None:
+    """Records take longer than a checkpoint may, so nothing can move."""
+
+    class Slow(sage.Sink[int]):
+        async def write(self, batch: Sequence[int]) -> None:
+            for _ in batch:
+                await asyncio.sleep(0.9)
+
+    async def main() -> None:
+        config = {"checkpoint.timeout": 0.2, "checkpoint.tolerated": 1000, "buffer.records": 1}
+        async with environment(**config) as env:
+            env.set_parallelism(sage.ParallelismController, {"min": 2, "interval": 3, "cool_down": 20, "looks": 1})
+            env.from_source(Numbers, count=1000, step=1).rebalance().map(lambda n: n, name="slow").sink(Slow)
+            job = await env.submit()
+            await asyncio.sleep(35)
+            job.cancel()
+
+    Simulation(0).run(main)
+    assert len([record for record in caplog.records if "could not be divided anew" in record.message]) == 2

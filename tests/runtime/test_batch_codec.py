@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ctypes
+import enum
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_actor._core.batch import Batch
+from sage_actor._core.frame import DATA, decode, encode
 from sage_actor.errors import SerializationError
 from sage_actor.runtime.batch_codec import decode_batch, encode_batch
 
@@ -49,6 +53,57 @@ def test_every_column_comes_back(values: list[Any], keyed: bool, timed: bool, ta
     back = through(batch)
     assert columns(back) == columns(batch)
     assert [type(value) for value in back.values] == [type(value) for value in values]
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Point(NamedTuple):
+    x: object
+    y: object
+
+
+class Text(str):
+    __slots__ = ()
+
+
+odd = st.sampled_from(
+    [0, 1, True, False, None, 1.0, 0.0, -0.0, math.nan, math.inf, 2**63, -(2**63), 2**200, "", "1", "\ud800", "\xff", "\u0100",
+     "\U00010000", b"1", Colour.RED, Word.YES, Text("1"), np.float64(1), np.int64(1), np.bool_(True), np.str_("1"), Point(1, 2),
+     (), (1,), (True,), 1j]
+)  # fmt: skip
+odd_columns = st.one_of(
+    st.lists(odd, max_size=5),
+    st.lists(st.tuples(odd, odd), max_size=4),
+    st.lists(st.builds(Point, odd, odd), max_size=3),
+    st.builds(lambda one, count: [one] * count, odd, st.integers(1, 3)),
+    st.builds(lambda one, two, count: [(one, (two, one))] * count, odd, odd, st.integers(1, 3)),
+)
+
+
+def exact(value: object) -> object:
+    """What tells values apart that only look equal: types all the way down, the sign of a zero."""
+    return type(value), [exact(item) for item in value] if isinstance(value, tuple) else repr(value)
+
+
+@given(odd_columns, odd_columns)
+def test_types_come_back_exactly(values: list[Any], keys: list[Any]) -> None:
+    back = through(Batch(values, keys))
+    assert list(map(exact, back.values)) == list(map(exact, values))
+    assert list(map(exact, back.keys or ())) == list(map(exact, keys))
+
+
+def test_records_that_are_one_object_stay_one_where_they_can_be_changed() -> None:
+    shared = [1]
+    back = through(Batch([shared, shared], [(1, 2), (1, 2)]))
+    assert back.values[0] is back.values[1]
+    back.values[0].append(2)
+    assert shared == [1]
 
 
 @given(st.lists(st.tuples(st.integers(), st.text(max_size=5)), min_size=1), st.sampled_from([-1, 0, 1]))
@@ -91,6 +146,27 @@ def test_an_array_that_is_not_aligned_is_copied() -> None:
     back = decode_batch([memoryview(bytes(head)), memoryview(frame)[1:]]).values[0]
     assert back.flags.aligned
     assert not np.shares_memory(back, np.frombuffer(frame, np.uint8))
+
+
+def test_more_arrays_than_a_frame_has_parts_travel_together() -> None:
+    values = list(np.arange(70_000).reshape(-1, 1))
+    _, arrived = decode(b"".join(encode(DATA, 1, 1, 1, 1, len(values), encode_batch(Batch(values)))))
+    back = decode_batch(arrived).values
+    assert np.array_equal(np.concatenate(back), np.arange(70_000))
+    assert back[7].flags.writeable
+
+
+def deep() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(50_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [deep(), ctypes.pointer(ctypes.c_int(1))], ids=["too deep", "a pointer"])
+def test_what_pickle_refuses_in_its_own_ways_is_named_too(value: object) -> None:
+    with pytest.raises(SerializationError, match=type(value).__name__):
+        encode_batch(Batch([1, value]))
 
 
 def test_what_cannot_travel_is_named() -> None:

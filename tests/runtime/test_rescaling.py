@@ -399,3 +399,146 @@ async def test_workers_join_and_leave_while_keys_are_counted() -> None:
     assert [len(group) for group in pids] == [1, 3, 2, 1], "as many as were asked for, each of them used"
     assert len(set.union(*pids)) == 7
     assert (job.attempts, job.rescales) == (4, 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_change_waits_for_one_that_nobody_waits_for_any_more(seed: int) -> None:
+    async def main() -> tuple[list[Any], sage.Job, int]:
+        async with environment() as env:
+            out = env.from_source(Numbers).key_by(lambda n: n % KEYS).count(name="counts").collect()
+            job = await env.submit()
+            await asyncio.sleep(0.1)
+            moving = asyncio.ensure_future(job.rescale(3))
+            while job.status != "rescaling":  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)
+            for _ in range(seed):
+                await asyncio.sleep(0)
+            moving.cancel()
+            await job.rescale(2)
+            parallelism = job.metrics().operators["counts"]["parallelism"]
+            await job.wait()
+        return list(out), job, parallelism
+
+    out, job, parallelism = Simulation(seed).run(main)
+    assert is_counted_once(out)
+    assert (parallelism, job.rescales, job.latest_error) == (2, 2, None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_savepoint_waits_for_a_change(seed: int) -> None:
+    async def main() -> tuple[list[Any], list[Any], sage.Job]:
+        async with environment() as env:
+            out = env.from_source(Numbers).key_by(lambda n: n % KEYS).count(name="counts").collect()
+            job = await env.submit()
+            await asyncio.sleep(0.1)
+            moving = asyncio.ensure_future(job.rescale(3))
+            while job.status != "rescaling":  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)
+            for _ in range(seed):
+                await asyncio.sleep(0)
+            place = await job.savepoint("kept")
+            await moving
+            await job.wait()
+        async with sage.Environment("moves", restore=place, config={"checkpoint.dir": "checkpoints", "checkpointing": "on_demand"}) as env:
+            again = env.from_source(Numbers).key_by(lambda n: n % KEYS).count(name="counts").collect()
+            await env.execute()
+        return list(out), list(again), job
+
+    out, again, job = Simulation(seed).run(main)
+    assert is_counted_once(out)
+    assert is_counted_once(again)
+    assert job.rescales == 1
+
+
+def test_what_was_said_by_name_stays_said() -> None:
+    async def main() -> list[int]:
+        seen: list[int] = []
+        async with environment() as env:
+            env.from_source(Numbers).key_by(lambda n: n % KEYS).count(name="counts").rebalance().map(lambda row: row, name="rows").collect()
+            job = await env.submit()
+            await asyncio.sleep(0.1)
+            await job.rescale({"counts": 1})  # as it is already
+            await job.rescale(3)
+            seen.extend(job.metrics().operators[name]["parallelism"] for name in ("counts", "rows"))
+            await job.wait()
+        return seen
+
+    assert Simulation(8).run(main) == [1, 3]
+
+
+@pytest.mark.rule("F15")
+@pytest.mark.rule("F25")
+@pytest.mark.parametrize("seed", range(60))
+def test_changes_savepoints_and_failures_at_the_same_time(seed: int) -> None:
+    """Whoever asks, gives up, or fails meanwhile: the job goes on, and from its last savepoint ends with every record counted once."""
+    chance = Random(seed)
+    failing = {chance.randrange(COUNT) for _ in range(chance.randint(0, 2))}
+
+    def fail(n: int) -> int:
+        if n in failing:
+            failing.discard(n)
+            raise RuntimeError("on purpose")
+        return n
+
+    def describe(env: sage.Environment) -> Any:
+        source = env.from_source(Ranges, name="numbers", parallelism=2).map(fail, name="fails")
+        return source.key_by(lambda n: n % KEYS).count(name="counts").collect()
+
+    async def ask(job: sage.Job) -> None:
+        for _ in range(3):
+            await asyncio.sleep(chance.random() * 0.2)
+            wanted = chance.choice((chance.randint(1, 4), {"counts": chance.randint(1, 4)}, {"numbers": chance.randint(1, 3)}))
+            asking = asyncio.ensure_future(job.rescale(wanted) if chance.random() < 0.7 else job.savepoint())
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.random() * 0.02)
+                asking.cancel()
+            with contextlib.suppress(sage.CheckpointError, asyncio.CancelledError):  # it failed, or its input has ended
+                await asking
+
+    async def main() -> tuple[list[Any], sage.Job]:
+        config = {"restart.strategy": "fixed-delay", "restart.delay": 0.01, "restart.attempts": 0, "buffer.records": chance.choice((1, 64))}
+        place: str | None = None
+        async with environment(**config) as env:
+            out = describe(env)
+            job = await env.submit()
+            await asyncio.gather(*(ask(job) for _ in range(3)))
+            with contextlib.suppress(sage.CheckpointError):
+                place = await job.savepoint("kept", stop=True)
+            async with asyncio.timeout(300):
+                await job.wait()
+        if place is not None:
+            config |= {"checkpoint.dir": "checkpoints", "checkpointing": "on_demand"}
+            async with sage.Environment("moves", restore=place, config=config) as env:
+                out = describe(env)
+                await env.execute()
+        return list(out), job
+
+    out, job = Simulation(seed).run(main)
+    assert Counter(out) == Counter((key, number) for key in range(KEYS) for number in range(1, COUNT // KEYS + 1))
+    assert job.status == "finished"
+
+
+def test_a_change_whose_checkpoint_fails_leaves_the_job_as_it_was() -> None:
+    """Nothing but the change has asked for that checkpoint, so only the change fails."""
+
+    async def main() -> tuple[list[int], sage.Job]:
+        written: list[int] = []
+
+        class Slow(sage.Sink[int]):
+            async def write(self, batch: Sequence[int]) -> None:
+                for n in batch:
+                    await asyncio.sleep(0.5)
+                    written.append(n)
+
+        async with environment(**{"checkpoint.timeout": 0.2, "buffer.records": 1, "batch.records": 1}) as env:
+            env.from_source(Numbers, count=20, step=1).rebalance().sink(Slow, parallelism=2, name="slow")
+            job = await env.submit()
+            await asyncio.sleep(2.1)
+            with pytest.raises(sage.CheckpointError, match=r"not complete after 0\.2 s"):
+                await job.rescale({"slow": 3})
+            await job.wait()
+        return sorted(written), job
+
+    written, job = Simulation(9).run(main)
+    assert written == list(range(20))
+    assert (job.status, job.attempts) == ("finished", 1)

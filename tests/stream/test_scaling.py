@@ -107,3 +107,23 @@ async def test_jobs_without_checkpoints_move_on_demand_and_others_as_they_are() 
         env.set_load_balancer(sage.LoadBalancer, {"strategy": "key_group"})
         assert env.scaled(env.settings).snapshot_mode == expected
     assert not sage.LocalEnvironment("still").set_load_balancer(sage.LoadBalancer, {"work_stealing": True}).settings.snapshot_mode
+
+
+@pytest.mark.asyncio
+async def test_a_partition_key_counts_for_jobs_that_are_started_later() -> None:
+    async with sage.Environment("two") as env:
+        first, second = (env.from_collection(range(3)).rebalance().map(lambda n: n).sink(lambda n: None) for _ in range(2))
+        await env.submit(first)
+        env.set_load_balancer(sage.LoadBalancer, {"partition_key": lambda message: message.value})
+        await env.submit(second)
+        kinds = [edge.partition.kind for operator in env.graph.operators for edge in operator.inputs if operator.kind == "map"]
+    assert kinds == ["rebalance", "hash"]
+
+
+@pytest.mark.asyncio
+async def test_a_service_says_that_its_parallelism_stays(caplog: pytest.LogCaptureFixture) -> None:
+    async with sage.Environment("served") as env:
+        env.set_parallelism(sage.ParallelismController, {"max": 3})
+        service = await env.from_requests().map(lambda n: n + 1).serve()
+        assert await service(1) == 2
+    assert any("keeps its division" in record.message and "requests" in record.message for record in caplog.records)
