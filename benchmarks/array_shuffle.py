@@ -77,8 +77,10 @@ class ArraySource(sage.Source[Array]):
             self.note.write_text(f"{time.perf_counter_ns()} {os.getpid()}")
         if self.next == self.count:
             return None
-        start, self.next = self.next, min(self.next + limit, self.count)
-        return [self.arrays[number % KINDS] for number in range(start, self.next)]
+        # Some megabytes a read, as a source of large records should: a batch is cut by records, not by bytes.
+        start, self.next = self.next, min(self.next + min(limit, KINDS), self.count)
+        # An object of its own each: one that comes twice in a batch would travel once.
+        return [self.arrays[number % KINDS][:] for number in range(start, self.next)]
 
 
 def summed(array: Array) -> tuple[float, int, int]:
