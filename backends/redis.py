@@ -6,14 +6,13 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from sage_actor.actor.backend import WorkerResources
 from sage_actor.actor.worker_agents import AgentInfo, AgentOffer
 from sage_actor.backends.redis_agent import RedisAgent
 from sage_actor.backends.redis_assigned_worker import assignment
 from sage_actor.backends.redis_dispatch import Dispatch
-from sage_actor.backends.redis_endpoint import RedisEndpoint, open_in_worker
+from sage_actor.backends.redis_endpoint import OPENER, RedisEndpoint
 from sage_actor.backends.redis_keys import RedisKeys
 from sage_actor.backends.redis_leasing import Leasing, look_around
 from sage_actor.backends.redis_line import RedisLine, shown
@@ -27,8 +26,6 @@ from sage_actor.errors import BackendUnavailable
 from sage_actor.ports import offload
 
 __all__ = ["RedisBackend", "RedisGroup", "create"]
-
-_OPENER: Final = f"{open_in_worker.__module__}:{open_in_worker.__name__}"
 
 
 class RedisGroup(ProcessGroup):
@@ -120,7 +117,7 @@ class RedisBackend:
                 await started.assign(Leasing(self._address, self._wishes, trust), needs_of(resources, count, self.name))
             else:
                 for worker, limits in enumerate(limits_of(resources, count, self.name), 1):
-                    started.start_worker(worker, WorkerStart(_OPENER, keys.arguments(), limits=limits))
+                    started.start_worker(worker, WorkerStart(OPENER, keys.arguments(), limits=limits))
             await started.wait_ready()
             endpoint.expect_beats()
         except BaseException:

@@ -17,7 +17,7 @@ from sage_actor.actor.backend import PATIENCE
 from sage_actor.actor.worker_agents import AgentOffer
 from sage_actor.backends.redis_assigned_worker import AssignedWorker
 from sage_actor.backends.redis_dispatch import owner_channel
-from sage_actor.backends.redis_endpoint import open_in_worker
+from sage_actor.backends.redis_endpoint import OPENER
 from sage_actor.backends.redis_keys import EXPIRY, RedisKeys
 from sage_actor.backends.redis_line import Command, RedisLine, shown
 from sage_actor.backends.redis_pulse import RedisPulse
@@ -43,7 +43,6 @@ from sage_actor.errors import BackendError, BackendUnavailable
 
 __all__ = ["RedisAgent", "own_version", "python_version"]
 
-_OPENER: Final = f"{open_in_worker.__module__}:{open_in_worker.__name__}"
 _PAST: Final = 1000  # ended assignments that are remembered: nobody, not even with an old note, starts one of them again
 _FAREWELL: Final = 2.0  # seconds for owners to hear that we leave
 
@@ -217,7 +216,7 @@ class RedisAgent:
     def _start(self, worker: AssignedWorker, told: Note) -> None:
         keys = self._keys(worker.prefix, cast("int", told["count"]))
         setup = Setup(
-            worker=worker.worker, owner=os.getpid(), path=list(_import_path()), entry=cast("str", told["entry"]), opener=_OPENER,
+            worker=worker.worker, owner=os.getpid(), path=list(_import_path()), entry=cast("str", told["entry"]), opener=OPENER,
             arguments=keys.arguments(),
         )  # fmt: skip
         need = resources_of(cast("Note", told["resources"]))

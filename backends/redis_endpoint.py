@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 from sage_actor.actor.backend import Buffer, FrameHandler, LostHandler
 from sage_actor.backends.frame_reader import HEADER
@@ -20,7 +21,7 @@ from sage_actor.backends.redis_writer import RedisWriter
 from sage_actor.errors import BackendError, BackendUnavailable
 from sage_actor.ports import system_clock
 
-__all__ = ["RedisEndpoint", "open_in_worker"]
+__all__ = ["OPENER", "RedisEndpoint", "open_in_worker"]
 
 _Work = Callable[[RedisLine, Outage], Awaitable[None]]
 
@@ -204,3 +205,7 @@ async def open_in_worker(worker: int, arguments: Mapping[str, str], failed: Call
     await endpoint.open()
     endpoint.expect_beats()
     return endpoint
+
+
+OPENER: Final = f"{open_in_worker.__module__}:{open_in_worker.__name__}"
+"""What a worker is told to open its endpoint with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 __all__ = ["EXPIRY", "RedisKeys"]
@@ -23,10 +23,10 @@ class RedisKeys:
         secret: signs every entry.
     """
 
-    address: str
+    address: str = field(repr=False)
     prefix: str
     count: int
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     @staticmethod
     def of(arguments: Mapping[str, str]) -> RedisKeys:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sage_actor.backends.redis_keys import RedisKeys
 from sage_actor.backends.redis_seal import Sealer, Unsealer
 from sage_actor.errors import FrameError
 
@@ -60,3 +61,10 @@ def test_a_missing_entry_is_refused_and_a_repeated_one_dropped() -> None:
     assert unsealer.unseal(*first) is None
     assert unsealer.unseal(*second) is None
     assert unsealer.unseal(*third) is not None
+
+
+def test_what_shows_the_keys_of_a_group_shows_neither_password_nor_secret() -> None:
+    keys = RedisKeys("redis://user:hidden@host/0", "sage:group", 2, b"very secret")
+    assert "sage:group" in repr(keys)
+    assert "hidden" not in repr(keys)
+    assert "secret" not in repr(keys)
